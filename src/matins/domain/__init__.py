@@ -1,0 +1,1 @@
+"""What Matins means: nouns and rules, pure. No I/O, clock, SQL, HTTP or LangGraph here."""

@@ -1,0 +1,24 @@
+"""Assistant: a graph with a name, a configuration and a history of versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from matins.domain.ids import AssistantId
+
+
+@dataclass(frozen=True, slots=True)
+class Assistant:
+    """An assistant as stored. `config`, `context` and `metadata` are encoded JSON."""
+
+    assistant_id: AssistantId
+    graph_id: str
+    name: str
+    description: str | None
+    config: bytes
+    context: bytes
+    metadata: bytes
+    version: int
+    created_at: datetime
+    updated_at: datetime

@@ -1,0 +1,46 @@
+"""Thread: a conversation that keeps its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from matins.domain.ids import ThreadId
+
+
+class ThreadStatus(StrEnum):
+    """Source: ThreadStatus in langgraph_sdk/schema.py."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread as stored. `metadata`, `config`, `values`, `interrupts` and `error` are encoded JSON."""
+
+    thread_id: ThreadId
+    metadata: bytes
+    config: bytes
+    status: ThreadStatus
+    values: bytes | None
+    interrupts: bytes | None
+    error: bytes | None
+    created_at: datetime
+    updated_at: datetime
+    state_updated_at: datetime
+
+
+def resting_status(*, failed: bool, has_next: bool) -> ThreadStatus:
+    """Give the status of a thread whose last run has just ended and that has no other in flight.
+
+    `failed`: the run raised. `has_next`: its last checkpoint has nodes left to run, because of an interrupt, a
+    breakpoint or a cancellation.
+    Source: observed on the wire.
+    """
+    if failed:
+        return ThreadStatus.ERROR
+    return ThreadStatus.INTERRUPTED if has_next else ThreadStatus.IDLE

@@ -1,0 +1,1 @@
+"""What happens over time, in the serving process: runs, crons, leases, streams."""

@@ -1,0 +1,1 @@
+"""The only place that knows PostgreSQL. Functions take the connection first; the caller owns the transaction."""

@@ -1,0 +1,82 @@
+"""Bring a database to the present schema: forward only, one transaction a file, one migrator at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Final
+
+from matins.domain.errors import Invalid
+from matins.storage.pool import connect
+
+_LOCK: Final = 0x6D6174696E73  # "matins", as a number: the key of the advisory lock
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of migrations/."""
+
+    version: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> str:
+        """What the applied text is compared by."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Give all migrations, oldest first."""
+    folder = files("matins.storage").joinpath("migrations")
+    found = [path for path in folder.iterdir() if path.name.endswith(".sql")]
+    return [
+        Migration(int(path.name[:4]), path.name, path.read_text(encoding="utf-8"))
+        for path in sorted(found, key=lambda path: path.name)
+    ]
+
+
+async def migrate(dsn: str) -> list[str]:
+    """Apply what is missing, under an advisory lock, and give the names of the files that were applied.
+
+    Raises: Unavailable when the database cannot be reached; Invalid when it was migrated by a newer Matins or an
+    applied file differs from ours.
+    """
+    connection = await connect(dsn)
+    known_here = migrations()
+    applied: list[str] = []
+    try:
+        for migration in known_here:
+            async with connection.transaction():
+                # A transaction's own lock: it holds through PgBouncer too, and goes with us if we die.
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                await connection.execute(
+                    "CREATE SCHEMA IF NOT EXISTS matins;"
+                    "CREATE TABLE IF NOT EXISTS matins.migration ("
+                    " version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
+                    " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+                )
+                known = {
+                    row["version"]: row["checksum"]
+                    for row in await connection.fetch("SELECT version, checksum FROM matins.migration")
+                }
+                if known and max(known) > known_here[-1].version:
+                    message = f"The database is at schema {max(known)}, newer than this Matins knows."
+                    raise Invalid(message)
+                if migration.version in known:
+                    if known[migration.version] != migration.checksum:
+                        message = f"The database was migrated by another {migration.name} than ours."
+                        raise Invalid(message)
+                    continue
+                await connection.execute(migration.text, timeout=600)
+                await connection.execute(
+                    "INSERT INTO matins.migration (version, name, checksum) VALUES ($1, $2, $3)",
+                    migration.version,
+                    migration.name,
+                    migration.checksum,
+                )
+                applied.append(migration.name)
+    finally:
+        connection.terminate()
+    return applied

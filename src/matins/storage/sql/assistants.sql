@@ -1,0 +1,43 @@
+-- name: insert_assistant :one
+-- $1 assistant_id, $2 owner, $3 graph_id, $4 name, $5 description, $6 config, $7 context, $8 metadata
+WITH inserted AS (
+    INSERT INTO matins.assistant (assistant_id, owner, graph_id, name, description, config, context, metadata)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+    ON CONFLICT (assistant_id) DO NOTHING
+    RETURNING *
+), version AS (
+    INSERT INTO matins.assistant_version (assistant_id, version, graph_id, name, description, config, context, metadata)
+    SELECT assistant_id, version, graph_id, name, description, config, context, metadata FROM inserted
+)
+SELECT * FROM inserted;
+
+-- name: get_assistant :one
+-- $1 assistant_id, $2 owner or null. System assistants belong to nobody and are everyone's to use.
+SELECT * FROM matins.assistant
+WHERE assistant_id = $1 AND ($2::text IS NULL OR owner = $2 OR metadata @> '{"created_by": "system"}');
+
+-- name: search_assistants :many
+-- $1 owner or null, $2 graph_id or null, $3 name part or null, $4 metadata or null, $5 limit, $6 offset
+SELECT * FROM matins.assistant
+WHERE ($1::text IS NULL OR owner = $1 OR metadata @> '{"created_by": "system"}')
+  AND ($2::text IS NULL OR graph_id = $2)
+  AND ($3::text IS NULL OR strpos(lower(name), lower($3)) > 0)
+  AND ($4::jsonb IS NULL OR metadata @> $4)
+ORDER BY {order}
+LIMIT $5 OFFSET $6;
+
+-- name: count_assistants :one
+-- $1 owner or null, $2 graph_id or null, $3 name part or null, $4 metadata or null, $5 the most to count
+SELECT count(*) FROM (
+    SELECT 1 FROM matins.assistant
+    WHERE ($1::text IS NULL OR owner = $1 OR metadata @> '{"created_by": "system"}')
+      AND ($2::text IS NULL OR graph_id = $2)
+      AND ($3::text IS NULL OR strpos(lower(name), lower($3)) > 0)
+      AND ($4::jsonb IS NULL OR metadata @> $4)
+    LIMIT $5
+) AS matching;
+
+-- name: delete_assistant :one
+-- $1 assistant_id, $2 owner or null
+DELETE FROM matins.assistant WHERE assistant_id = $1 AND ($2::text IS NULL OR owner = $2)
+RETURNING assistant_id;

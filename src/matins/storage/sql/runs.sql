@@ -1,0 +1,53 @@
+-- name: runs_in_flight :many
+-- $1 thread_id. A statement of its own after the thread's row is locked: an older snapshot would miss a run.
+SELECT run_id, status FROM matins.run WHERE thread_id = $1 AND status IN ('pending', 'running') ORDER BY seq;
+
+-- name: insert_run :one
+-- $1 run_id, $2 thread_id, $3 assistant_id, $4 owner, $5 metadata, $6 kwargs, $7 multitask_strategy, $8 temporary,
+-- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null
+INSERT INTO matins.run (run_id, thread_id, assistant_id, owner, metadata, kwargs, multitask_strategy, temporary,
+                        due_at, priority, cron_id, scheduled_for, creator,
+                        node_id, status, attempt, started_at, base_checkpoint_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
+        matins.now() + make_interval(secs => $9::double precision), $10, $11, $12, $13,
+        $14::uuid,
+        CASE WHEN $14::uuid IS NULL THEN 'pending' ELSE 'running' END,
+        CASE WHEN $14::uuid IS NULL THEN 0 ELSE 1 END,
+        CASE WHEN $14::uuid IS NULL THEN NULL ELSE matins.now() END,
+        CASE WHEN $14::uuid IS NULL THEN NULL ELSE
+            (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $2::uuid::text AND checkpoint_ns = '') END)
+RETURNING *;
+
+-- name: get_run :one
+-- $1 run_id, $2 thread_id or null, $3 owner or null
+SELECT * FROM matins.run
+WHERE run_id = $1 AND ($2::uuid IS NULL OR thread_id = $2) AND ($3::text IS NULL OR owner = $3);
+
+-- name: list_runs :many
+-- $1 thread_id, $2 owner or null, $3 status or null, $4 limit, $5 offset
+SELECT * FROM matins.run
+WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) AND ($3::text IS NULL OR status = $3)
+ORDER BY seq DESC
+LIMIT $4 OFFSET $5;
+
+-- name: newest_run :one
+-- $1 thread_id
+SELECT run_id FROM matins.run WHERE thread_id = $1 ORDER BY seq DESC LIMIT 1;
+
+-- name: delete_run :one
+-- $1 run_id, $2 thread_id, $3 owner or null
+DELETE FROM matins.run WHERE run_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR owner = $3)
+RETURNING run_id, status;
+
+-- name: cancel_pending_run :one
+-- $1 run_id. The caller holds the thread's row.
+UPDATE matins.run SET status = 'interrupted', ended_at = matins.now(), updated_at = matins.now()
+WHERE run_id = $1 AND status = 'pending'
+RETURNING run_id;
+
+-- name: ask_to_stop :one
+-- $1 run_id, $2 stop. Its worker confirms; the wire status stays `running` until then.
+UPDATE matins.run
+SET stop = coalesce(stop, $2), stop_at = coalesce(stop_at, matins.now()), updated_at = matins.now()
+WHERE run_id = $1 AND status = 'running'
+RETURNING run_id, attempt, node_id;

@@ -1,0 +1,63 @@
+"""Every log event by name: one place that says what the log can say.
+
+Use: `log = telemetry.log()`, then `log.info(telemetry.WORKER_DIED, pid=..., signal=...)`. Fields are plain values.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+
+NODE_STARTED: Final = "node.started"
+NODE_STOPPING: Final = "node.stopping"
+NODE_LEASE_LOST: Final = "node.lease_lost"
+NODE_LEASE_REGAINED: Final = "node.lease_regained"
+WORKER_READY: Final = "worker.ready"
+WORKER_DIED: Final = "worker.died"
+WORKER_BLOCKED: Final = "worker.blocked"
+WORKER_RETIRED: Final = "worker.retired"
+GRAPHS_RELOADED: Final = "graphs.reloaded"
+GRAPHS_RELOAD_FAILED: Final = "graphs.reload_failed"
+CONFIG_WARNING: Final = "config.warning"
+RUN_STARTED: Final = "run.started"
+RUN_ENDED: Final = "run.ended"
+RUN_REQUEUED: Final = "run.requeued"
+RUN_REAPED: Final = "run.reaped"
+CRON_FIRED: Final = "cron.fired"
+CRON_MISSED: Final = "cron.missed"
+CRON_PAUSED: Final = "cron.paused"
+SCHEDULER_FAILED: Final = "scheduler.failed"
+DATABASE_AWAY: Final = "database.away"
+DATABASE_MIGRATED: Final = "database.migrated"
+LOOP_FAILED: Final = "loop.failed"
+REQUEST_FAILED: Final = "request.failed"
+
+
+def configure(*, level: str, as_json: bool) -> None:
+    """Send every log line of this process to stderr, for people or as JSON."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def log() -> structlog.typing.FilteringBoundLogger:
+    """Give a logger."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+    return logger

@@ -1,0 +1,170 @@
+"""What the serving process and a worker say to each other.
+
+One message a frame, MessagePack, as tagged arrays. Payloads that neither side of the link needs to look into are
+already-encoded JSON in `bytes`.
+
+    serving process                              worker
+        | <------------------------------- Ready |   its graphs are imported
+        | Execute ---------------------------->  |
+        | <----------------------------- Started |   a lane took it; or Refused: nothing was run
+        | <-------------- Events, Events, Events |
+        | Credit ----------------------------->  |   that much of its events was consumed
+        | Stop ------------------------------->  |   at any time; the lane answers with Settled all the same
+        | <----------------------------- Settled |   exactly one for each Started
+        | Call ------------------------------->  |
+        | <------------------------------ Answer |   exactly one for each Call
+        | <-------------------------------- Beat |   the worker's loop turns
+        | Drain ------------------------------>  |   take nothing new; exit when the last lane is done
+
+No message waits for another run: a lane may have WINDOW_OCTETS of events under way, then it waits for Credit,
+while the frames of its siblings, answers and beats go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from matins.domain.frames import Frame
+
+BEAT_SECONDS: Final = 0.05
+"""How often a worker's loop says that it turns."""
+
+OFFER_SECONDS: Final = 1.0
+"""How long an Execute may lie unread before the worker must refuse it: its run is then given to another process."""
+
+WINDOW_OCTETS: Final = 256 * 1024
+"""How much a lane may have sent that is not yet consumed. 25 MB/s when a consumer needs 10 ms for a batch."""
+
+_FRAME_OCTETS: Final = 64  # what an empty frame counts: a million of them are not free either
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The root of all messages."""
+
+
+class Execute(Message, frozen=True, array_like=True):
+    """Run this. `kwargs` is domain.runs.RunKwargs as JSON; `metadata` and `creator` JSON objects.
+
+    `offered_at` is CLOCK_MONOTONIC seconds, comparable between processes of one machine, stamped by the pool: a
+    worker that reads the offer more than OFFER_SECONDS later answers Refused and runs nothing.
+    """
+
+    run_id: UUID
+    thread_id: UUID
+    attempt: int
+    assistant_id: UUID
+    kwargs: bytes
+    metadata: bytes
+    offered_at: float = 0.0
+    creator: bytes | None = None
+    cron_id: UUID | None = None
+
+
+class Stop(Message, frozen=True, array_like=True):
+    """End that attempt. `reason` is a domain.runs.StopReason."""
+
+    run_id: UUID
+    attempt: int
+    reason: str
+
+
+class Credit(Message, frozen=True, array_like=True):
+    """Events of that attempt were consumed: `octets` of its window are free again."""
+
+    run_id: UUID
+    attempt: int
+    octets: int
+
+
+class Call(Message, frozen=True, array_like=True):
+    """Ask for something that needs a graph: `method` names it, `params` are JSON."""
+
+    call_id: int
+    method: str
+    params: bytes
+
+
+class Drain(Message, frozen=True, array_like=True):
+    """Take nothing new and exit when the last lane is done."""
+
+
+class Ready(Message, frozen=True, array_like=True):
+    """The graphs are imported. `graphs` is JSON: graph id -> {"name": str | null, "description": str | null}."""
+
+    graphs: bytes
+
+
+class Failed(Message, frozen=True, array_like=True):
+    """A graph could not be imported; the worker exits. `message` is one clear line, `trace` the traceback."""
+
+    message: str
+    trace: str
+
+
+class Beat(Message, frozen=True, array_like=True):
+    """The worker's loop turns."""
+
+
+class Started(Message, frozen=True, array_like=True):
+    """A lane took the run."""
+
+    run_id: UUID
+    attempt: int
+
+
+class Refused(Message, frozen=True, array_like=True):
+    """The offer was stale, withdrawn by a Stop behind it, or the worker is draining: nothing was run."""
+
+    run_id: UUID
+    attempt: int
+
+
+class Events(Message, frozen=True, array_like=True):
+    """What the run streamed, in order."""
+
+    run_id: UUID
+    attempt: int
+    frames: list[Frame]
+
+
+class Settled(Message, frozen=True, array_like=True):
+    """The run is over in this process. Nothing of it executes any more.
+
+    `outcome`: `success`, `error`, `timeout`, `stopped` (by a Stop: see `reason`) or `lost` (the fence refused it).
+    `values`: the root state as JSON, or None when there is none (yet). `interrupts`: the thread's pending
+    interrupts, task id -> list, as JSON. `has_next`: the last checkpoint has nodes left to run.
+    `error`: domain.runs.RunError as JSON. `reply`: what `wait` and `join` answer, as JSON.
+    """
+
+    run_id: UUID
+    attempt: int
+    outcome: str
+    values: bytes | None = None
+    interrupts: bytes = b"{}"
+    has_next: bool = False
+    checkpoint_id: str | None = None
+    error: bytes | None = None
+    reply: bytes = b"null"
+    reason: str | None = None
+
+
+class Answer(Message, frozen=True, array_like=True):
+    """The reply to a Call: JSON in `result`, or the refusal: `error` is the class name of a domain error."""
+
+    call_id: int
+    result: bytes = b"null"
+    error: str | None = None
+    message: str = ""
+
+
+ToWorker: TypeAlias = Execute | Stop | Credit | Call | Drain
+FromWorker: TypeAlias = Ready | Failed | Beat | Started | Refused | Events | Settled | Answer
+
+
+def octets(frames: Sequence[Frame]) -> int:
+    """Give what these frames take of a lane's window. Both ends count by this."""
+    return sum(len(frame.data) for frame in frames) + _FRAME_OCTETS * len(frames)
