@@ -1,0 +1,154 @@
+"""The worker's main: `python -m matins.workers.host`, started by workers/process.py and by nobody else.
+
+Puts together what a worker is: the link to the serving process, the user's graphs, the database, the lanes. Nothing
+survives the serving process: on Linux the kernel kills the worker with it, everywhere the link's end does.
+
+From the environment: MATINS_LINK_FD, MATINS_PARENT_PID, MATINS_CONFIG (the path of langgraph.json), MATINS_LANES,
+DATABASE_URI, and as settings LOG_LEVEL and LOG_JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from matins import telemetry
+from matins.graphs import invoke, state
+from matins.graphs.containment import contain
+from matins.graphs.registry import GraphFailed, Registry
+from matins.manifest import ManifestError, read
+from matins.storage.pool import Pool, open_pool
+from matins.workers.lanes import Emit, Lanes
+from matins.workers.link import Link, connect
+from matins.workers.protocol import Execute, Failed, FromWorker, Ready, Settled, ToWorker
+from matins.workers.watchdog import Watchdog
+
+CONNECTIONS: Final = 8
+"""Connections to the database of one worker: a statement takes under a millisecond, so ten lanes share them well."""
+
+_PR_SET_PDEATHSIG: Final = 1
+_GOODBYE_SECONDS: Final = 5.0
+
+
+class Worker:
+    """One end of the link and what is behind it."""
+
+    def __init__(self, end: socket.socket, *, config: Path, lanes: int, dsn: str) -> None:
+        self._end = end
+        self._config = config
+        self._threads = max(32, 4 * lanes)
+        self._dsn = dsn
+        self._is_leaving = False
+
+    async def run(self) -> int:
+        """Import the graphs, serve until drained; give the exit code."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="matins"))
+        contain()
+        early: list[ToWorker] = []
+        lanes: Lanes[invoke.Stopping] | None = None
+
+        def received(batch: list[ToWorker]) -> None:
+            early.extend(batch) if lanes is None else lanes.received(batch)
+
+        link: Link[ToWorker, FromWorker] = await connect(
+            self._end, received=received, lost=self._lost, incoming=ToWorker
+        )
+        try:
+            manifest = read(self._config)
+            manifest.export(os.environ)
+            registry = Registry.load(manifest)
+        except (GraphFailed, ManifestError) as failure:
+            link.post(Failed(str(failure), getattr(failure, "trace", "")))
+            await self._leave(link)
+            return 1
+        watchdog = Watchdog()
+        async with open_pool(self._dsn, size=CONNECTIONS, application="matins worker") as pool:
+            lanes = Lanes(
+                execute=partial(_execute, registry=registry, pool=pool),
+                stopping=invoke.Stopping,
+                answer=partial(state.answer, registry=registry, pool=pool),
+                beat=watchdog.turned,
+            )
+            link.post(Ready(msgspec.json.encode(registry.describe())))
+            watchdog.start()
+            await lanes.run(link)
+            await self._leave(link)
+        return 0
+
+    async def _leave(self, link: Link[ToWorker, FromWorker]) -> None:
+        self._is_leaving = True
+        link.close()
+        with anyio.move_on_after(_GOODBYE_SECONDS):
+            await link.closed.wait()
+
+    def _lost(self) -> None:
+        """Take everything down with us when the serving process is gone."""
+        if not self._is_leaving:
+            end_the_session()
+
+
+async def _execute(
+    order: Execute, emit: Emit, stop: invoke.Stopping, *, registry: Registry, pool: Pool
+) -> Settled:
+    return await invoke.execute(order, registry=registry, pool=pool, emit=emit, stop=stop)
+
+
+def tie_to_parent() -> None:
+    """Die with the serving process, and before it when memory is short.
+
+    The kernel's promise counts from the call, so whoever has lost the parent already leaves at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    if os.getppid() != int(os.environ.pop("MATINS_PARENT_PID")):
+        end_the_session()
+
+
+def end_the_session() -> None:
+    """Kill this process and its children, now."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def take_link() -> socket.socket:
+    """Take our end of the link out of the environment, so that no child of ours inherits it."""
+    descriptor = int(os.environ.pop("MATINS_LINK_FD"))
+    os.set_inheritable(descriptor, False)
+    end = socket.socket(fileno=descriptor)
+    end.setblocking(False)
+    return end
+
+
+def main() -> None:
+    """Be a worker."""
+    tie_to_parent()
+    end = take_link()
+    as_json = os.environ.get("LOG_JSON", "").lower() in ("1", "true")
+    telemetry.configure(level=os.environ.get("LOG_LEVEL", "INFO"), as_json=as_json)
+    worker = Worker(
+        end,
+        config=Path(os.environ["MATINS_CONFIG"]),
+        lanes=int(os.environ["MATINS_LANES"]),
+        dsn=os.environ["DATABASE_URI"],
+    )
+    sys.exit(anyio.run(worker.run))
+
+
+if __name__ == "__main__":
+    main()
