@@ -120,7 +120,5 @@ if __name__ == "__main__":
     worst = figures.worst_input
     print(f"{figures.inputs} inputs, best of three calls each, thread time, parsed anew")
     print(f"average {figures.average_s * 1e6:8.1f} us")
-    print(
-        f"worst   {figures.worst_s * 1e6:8.1f} us   {worst.expression[:60]!r} in {worst.zone} after {worst.after}"
-    )
+    print(f"worst   {figures.worst_s * 1e6:8.1f} us   {worst.expression[:60]!r}, {worst.zone}, {worst.after}")
     sys.exit(figures.average_s >= 0.001 or figures.worst_s >= 0.010)
