@@ -164,7 +164,7 @@ class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):
     command: object = None
     config: dict[str, object] = {}
     context: dict[str, object] = {}
-    stream_mode: list[str] = ["values"]
+    stream_mode: list[str] = msgspec.field(default_factory=lambda: ["values"])
     stream_subgraphs: bool = False
     resumable: bool = False
     interrupt_before: str | list[str] | None = None

@@ -1,0 +1,143 @@
+"""Crons: insert, get, search, update, pause, delete; and what is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from matins.domain.access import Scope
+from matins.domain.crons import Cron
+from matins.domain.ids import AssistantId, CronId, ThreadId
+from matins.storage import order, rows, sql
+from matins.storage.pool import Conn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which crons: each part that is given must match. `metadata` is a JSON object to be contained."""
+
+    assistant_id: AssistantId | None = None
+    thread_id: ThreadId | None = None
+    enabled: bool | None = None
+    metadata: bytes | None = None
+
+
+async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
+    """Insert a cron and give it as stored; its revision and times are the database's."""
+    row = await conn.fetchrow(
+        sql.load("crons")["insert_cron"].text,
+        cron.cron_id,
+        cron.assistant_id,
+        cron.thread_id,
+        cron.owner,
+        cron.creator,
+        cron.schedule,
+        cron.timezone,
+        tzdata,
+        cron.end_time,
+        cron.enabled,
+        cron.next_run_date,
+        cron.payload,
+        cron.metadata,
+        cron.on_run_completed,
+    )
+    assert row is not None  # noqa: S101 - an INSERT that returns has a row or raises
+    return rows.cron(row)
+
+
+async def get(conn: Conn, cron_id: CronId, *, scope: Scope) -> Cron | None:
+    """Give the cron, if the scope may see it."""
+    row = await conn.fetchrow(sql.load("crons")["get_cron"].text, cron_id, scope.owner)
+    return rows.cron(row) if row else None
+
+
+async def lock(conn: Conn, cron_id: CronId, *, scope: Scope) -> Cron | None:
+    """Hold the cron's row to the end of the transaction and give it as it is now."""
+    row = await conn.fetchrow(sql.load("crons")["lock_cron"].text, cron_id, scope.owner)
+    return rows.cron(row) if row else None
+
+
+async def search(
+    conn: Conn,
+    wanted: Filter,
+    *,
+    scope: Scope,
+    sort_by: str,
+    direction: order.Direction,
+    limit: int,
+    offset: int,
+) -> list[Cron]:
+    """Give one page of the matching crons.
+
+    Raises: Invalid when `sort_by` is no sortable column.
+    """
+    text = order.ordered(sql.load("crons")["search_crons"], order.CRONS, "cron_id", sort_by, direction)
+    found = await conn.fetch(
+        text, scope.owner, wanted.assistant_id, wanted.thread_id, wanted.enabled, wanted.metadata, limit, offset
+    )
+    return [rows.cron(row) for row in found]
+
+
+async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
+    """Count the matching crons, exactly up to 10,000."""
+    number: int = await conn.fetchval(
+        sql.load("crons")["count_crons"].text,
+        scope.owner,
+        wanted.assistant_id,
+        wanted.thread_id,
+        wanted.enabled,
+        wanted.metadata,
+        order.COUNT_LIMIT,
+    )
+    return number
+
+
+async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
+    """Write an edited cron as a new revision. The caller holds its row."""
+    row = await conn.fetchrow(
+        sql.load("crons")["update_cron"].text,
+        cron.cron_id,
+        cron.schedule,
+        cron.timezone,
+        tzdata,
+        cron.end_time,
+        cron.enabled,
+        cron.next_run_date,
+        cron.payload,
+        cron.metadata,
+        cron.on_run_completed,
+    )
+    assert row is not None  # noqa: S101 - the caller holds the row
+    return rows.cron(row)
+
+
+async def delete(conn: Conn, cron_id: CronId, *, scope: Scope) -> bool:
+    """Delete the cron; False when there is none. Its ledger stays."""
+    return await conn.fetchval(sql.load("crons")["delete_cron"].text, cron_id, scope.owner) is not None
+
+
+async def pause(conn: Conn, cron: Cron, reason: str) -> None:
+    """Switch a cron off because it could not be fired, unless it was edited since."""
+    await conn.execute(sql.load("crons")["pause_cron"].text, cron.cron_id, cron.revision, reason)
+
+
+async def pause_of_assistant(conn: Conn, assistant_id: AssistantId, reason: str) -> None:
+    """Switch off all crons of an assistant."""
+    await conn.execute(sql.load("crons")["pause_crons_of_assistant"].text, assistant_id, reason)
+
+
+async def clock(conn: Conn) -> tuple[datetime, datetime | None]:
+    """Give the database's time and the date of the next slot of any cron."""
+    row = await conn.fetchrow(sql.load("crons")["next_due"].text)
+    assert row is not None  # noqa: S101 - a SELECT without FROM always has a row
+    return row["now"], row["next_run_date"]
+
+
+async def due(conn: Conn, *, ahead_s: float, limit: int) -> list[Cron]:
+    """Look, without locking, at the crons that are due now or within `ahead_s` seconds, the earliest first."""
+    return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["due_crons"].text, ahead_s, limit)]
+
+
+async def of_other_zones(conn: Conn, tzdata: str) -> list[Cron]:
+    """Give crons whose next date was computed with other time zone rules than `tzdata`."""
+    return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["stale_zones"].text, tzdata)]

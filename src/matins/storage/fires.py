@@ -1,0 +1,104 @@
+"""The ledger: take due crons, record what became of their slots with the runs they started, advance them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from matins.domain.crons import Cron
+from matins.domain.ids import CronId, RunId, ThreadId
+from matins.domain.runs import NewRun
+from matins.storage import sql
+from matins.storage.pool import Conn
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """One row of the ledger: what became of a slot. `run` is there exactly when `outcome` is `fired`."""
+
+    cron: Cron
+    slot: datetime
+    outcome: str
+    reason: str | None = None
+    trigger: str = "schedule"
+    run: NewRun | None = None
+
+
+async def take(conn: Conn, planned: list[Cron]) -> set[CronId]:
+    """Lock those of the planned crons that are still as they were read and due; give their ids."""
+    taken = await conn.fetch(
+        sql.load("crons")["take_crons"].text,
+        [cron.cron_id for cron in planned],
+        [cron.next_run_date for cron in planned],
+        [cron.revision for cron in planned],
+    )
+    return {CronId(row["cron_id"]) for row in taken}
+
+
+async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
+    """Move taken crons to their following dates. The caller holds the rows."""
+    await conn.execute(sql.load("crons")["advance_crons"].text, list(following), list(following.values()))
+
+
+async def record(conn: Conn, fires: list[Fire]) -> list[NewRun]:
+    """Write fires and their runs in the transaction that advances the crons; give the runs that were inserted.
+
+    A slot that is on record already gets neither a second row nor a run. Threads are locked first, in order; a cron
+    without a thread gets a fresh one; one whose thread was deleted in between is recorded as failed.
+    """
+    wanted = sorted({fire.cron.thread_id for fire in fires if fire.run and fire.cron.thread_id})
+    locked = await conn.fetch(sql.load("threads")["lock_threads"].text, wanted) if wanted else []
+    present = {ThreadId(row["thread_id"]) for row in locked}
+    fires = [_unless_thread_gone(fire, present) for fire in fires]
+    inserted = await conn.fetch(
+        sql.load("crons")["insert_fires"].text,
+        [fire.cron.cron_id for fire in fires],
+        [fire.slot for fire in fires],
+        [fire.outcome for fire in fires],
+        [fire.reason for fire in fires],
+        [fire.trigger for fire in fires],
+        [fire.run.run_id if fire.run else None for fire in fires],
+        [fire.run.thread_id if fire.run else fire.cron.thread_id for fire in fires],
+        [fire.cron.assistant_id for fire in fires],
+        [fire.cron.owner for fire in fires],
+    )
+    new = {RunId(row["run_id"]) for row in inserted if row["run_id"]}
+    fired = [(fire.cron, fire.run) for fire in fires if fire.run and fire.run.run_id in new]
+    if fired:
+        await _insert_runs(conn, fired)
+    return [run for _, run in fired]
+
+
+async def _insert_runs(conn: Conn, fired: list[tuple[Cron, NewRun]]) -> None:
+    fresh = [(cron, run) for cron, run in fired if cron.thread_id is None]
+    if fresh:
+        await conn.execute(
+            sql.load("crons")["insert_fired_threads"].text,
+            [run.thread_id for _, run in fresh],
+            [cron.owner for cron, _ in fresh],
+            [run.metadata for _, run in fresh],
+        )
+    kept = {run.thread_id: run.metadata for cron, run in fired if cron.thread_id is not None}
+    if kept:
+        await conn.execute(sql.load("crons")["occupy_fired_threads"].text, list(kept), list(kept.values()))
+    await conn.execute(
+        sql.load("crons")["insert_fired_runs"].text,
+        [run.run_id for _, run in fired],
+        [run.thread_id for _, run in fired],
+        [run.assistant_id for _, run in fired],
+        [cron.owner for cron, _ in fired],
+        [run.creator for _, run in fired],
+        [run.cron_id for _, run in fired],
+        [run.scheduled_for for _, run in fired],
+        [run.metadata for _, run in fired],
+        [run.kwargs for _, run in fired],
+        [run.multitask_strategy for _, run in fired],
+        [run.temporary for _, run in fired],
+    )
+
+
+def _unless_thread_gone(fire: Fire, present: set[ThreadId]) -> Fire:
+    """Give the fire, or, when its thread was deleted in between, the record that it failed."""
+    if fire.run is None or fire.cron.thread_id is None or fire.cron.thread_id in present:
+        return fire
+    return replace(fire, outcome="failed", reason="its thread was deleted", run=None)

@@ -1,0 +1,162 @@
+"""The run queue: claim, settle, release, reap. Every write names the attempt that makes it; see domain/runs.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from matins.domain.access import EVERYONE
+from matins.domain.errors import LeaseLost
+from matins.domain.ids import NodeId, RunId, ThreadId
+from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
+from matins.domain.threads import resting_status
+from matins.storage import rows, sql, threads
+from matins.storage.pool import Conn
+
+LEASE_SECONDS: Final = 15.0
+"""How long a node's lease lasts unless it is renewed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A run that went back to the queue: the attempt that ended, the crashes charged so far, and a wish to stop."""
+
+    held: Held
+    crashes: int
+    stop: StopReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended, and what its thread keeps of it. JSON in bytes; None keeps what the thread had."""
+
+    change: Change
+    values: bytes | None = None
+    interrupts: bytes | None = None
+    has_next: bool = False
+    checkpoint_id: str | None = None
+    error: bytes | None = None
+    event_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that the database says a node holds; `stop_age_s` is how long its stop has been wished for."""
+
+    held: Held
+    stop: StopReason | None
+    stop_age_s: float | None
+
+
+def _stop(text: str | None) -> StopReason | None:
+    return StopReason(text) if text else None
+
+
+async def claim(conn: Conn, *, node_id: NodeId, limit: int) -> list[Run]:
+    """Claim up to `limit` runs, each the head of a thread where nothing runs. Must be in a transaction.
+
+    Locks threads, then decides in a statement of its own, so that it sees what others committed before the lock.
+    """
+    heads = await conn.fetch(sql.load("queue")["find_heads"].text, limit)
+    if not heads:
+        return []
+    locked = await conn.fetch(sql.load("queue")["lock_heads"].text, [row["thread_id"] for row in heads])
+    if not locked:
+        return []
+    claimed = await conn.fetch(
+        sql.load("queue")["claim_runs"].text, [row["thread_id"] for row in locked], node_id
+    )
+    return [rows.run(row) for row in claimed]
+
+
+async def seconds_to_next_due(conn: Conn) -> float | None:
+    """Give the seconds until a run that waits for its time becomes due; None when none does."""
+    seconds: float | None = await conn.fetchval(sql.load("queue")["seconds_to_next_due"].text)
+    return seconds
+
+
+async def settle(conn: Conn, held: Held, end: End) -> Run:
+    """Record how a run ended and free its thread. Must be in a transaction; it locks the thread first.
+
+    A temporary run's thread is deleted with everything on it, the run included.
+    Raises: LeaseLost when that attempt no longer holds the run; nothing was written.
+    """
+    await threads.lock(conn, held.thread_id, scope=EVERYONE)
+    row = await conn.fetchrow(
+        sql.load("queue")["end_run"].text,
+        held.run_id,
+        held.attempt,
+        target(end.change).value,
+        [status.value for status in sources(end.change)],
+        end.error,
+        end.checkpoint_id,
+    )
+    if row is None:
+        raise LeaseLost(str(held.run_id))
+    run = rows.run(row)
+    if run.temporary:
+        await threads.delete(conn, [held.thread_id], scope=EVERYONE)
+        return run
+    resting = resting_status(failed=run.status in (RunStatus.ERROR, RunStatus.TIMEOUT), has_next=end.has_next)
+    await conn.fetchrow(
+        sql.load("queue")["free_thread"].text,
+        held.thread_id,
+        resting.value,
+        end.values,
+        end.interrupts,
+        end.error,
+        end.event_seq,
+    )
+    return run
+
+
+async def release(conn: Conn, held: list[Held], *, charge: int) -> list[Released]:
+    """Put runs back into the queue, charging each `charge` crashes; give those that were still held."""
+    freed = await conn.fetch(
+        sql.load("queue")["release_runs"].text,
+        [each.run_id for each in held],
+        [each.attempt for each in held],
+        charge,
+    )
+    return [
+        Released(Held(row["run_id"], row["thread_id"], row["attempt"]), row["crashes"], _stop(row["stop"]))
+        for row in freed
+    ]
+
+
+async def held_by(conn: Conn, node_id: NodeId) -> list[Claimed]:
+    """Give the runs that a node holds, as the database has it."""
+    found = await conn.fetch(sql.load("queue")["held_by_node"].text, node_id)
+    return [
+        Claimed(Held(row["run_id"], row["thread_id"], row["attempt"]), _stop(row["stop"]), row["stop_age"])
+        for row in found
+    ]
+
+
+async def of_dead_nodes(conn: Conn, *, node_id: NodeId, known_dead: list[NodeId], limit: int) -> list[Held]:
+    """Give runs whose node's lease has run out, or is one of `known_dead`."""
+    found = await conn.fetch(sql.load("queue")["runs_of_dead_nodes"].text, node_id, known_dead, limit)
+    return [Held(RunId(row["run_id"]), ThreadId(row["thread_id"]), row["attempt"]) for row in found]
+
+
+async def renew(conn: Conn, *, node_id: NodeId, name: str, version: str) -> float:
+    """Renew a node's lease for LEASE_SECONDS and give for how long it has been held without a gap, in seconds."""
+    tenure_s: float = await conn.fetchval(
+        sql.load("queue")["renew_lease"].text, node_id, name, version, LEASE_SECONDS
+    )
+    return tenure_s
+
+
+async def leave(conn: Conn, node_ids: list[NodeId]) -> None:
+    """Strike nodes off: this one as it goes, or others that are known to be dead."""
+    await conn.execute(sql.load("queue")["leave"].text, node_ids)
+
+
+async def other_nodes(conn: Conn, node_id: NodeId) -> list[NodeId]:
+    """Give every other node on record or named by a running run, alive or not."""
+    return [row["node_id"] for row in await conn.fetch(sql.load("queue")["other_nodes"].text, node_id)]
+
+
+async def forget_nodes(conn: Conn) -> None:
+    """Strike off nodes that have been gone for an hour."""
+    await conn.execute(sql.load("queue")["forget_nodes"].text)

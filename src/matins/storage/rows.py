@@ -1,0 +1,93 @@
+"""Rows to domain values."""
+
+from __future__ import annotations
+
+from asyncpg import Record
+
+from matins.domain.assistants import Assistant
+from matins.domain.crons import Cron
+from matins.domain.runs import Run, RunStatus, StopReason
+from matins.domain.threads import Thread, ThreadStatus
+
+
+def assistant(row: Record) -> Assistant:
+    """Give the assistant of a row of matins.assistant."""
+    return Assistant(
+        assistant_id=row["assistant_id"],
+        graph_id=row["graph_id"],
+        name=row["name"],
+        description=row["description"],
+        config=row["config"],
+        context=row["context"],
+        metadata=row["metadata"],
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def thread(row: Record) -> Thread:
+    """Give the thread of a row of matins.thread."""
+    return Thread(
+        thread_id=row["thread_id"],
+        metadata=row["metadata"],
+        config=row["config"],
+        status=ThreadStatus(row["status"]),
+        values=row["values"],
+        interrupts=row["interrupts"],
+        error=row["error"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        state_updated_at=row["state_updated_at"],
+    )
+
+
+def run(row: Record) -> Run:
+    """Give the run of a row of matins.run."""
+    return Run(
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        assistant_id=row["assistant_id"],
+        cron_id=row["cron_id"],
+        scheduled_for=row["scheduled_for"],
+        status=RunStatus(row["status"]),
+        attempt=row["attempt"],
+        crashes=row["crashes"],
+        priority=row["priority"],
+        multitask_strategy=row["multitask_strategy"],
+        metadata=row["metadata"],
+        kwargs=row["kwargs"],
+        temporary=row["temporary"],
+        stop=StopReason(row["stop"]) if row["stop"] else None,
+        last_checkpoint_id=row["last_checkpoint_id"],
+        error=row["error"],
+        creator=row["creator"],
+        due_at=row["due_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+    )
+
+
+def cron(row: Record) -> Cron:
+    """Give the cron of a row of matins.cron."""
+    return Cron(
+        cron_id=row["cron_id"],
+        assistant_id=row["assistant_id"],
+        thread_id=row["thread_id"],
+        owner=row["owner"],
+        creator=row["creator"],
+        schedule=row["schedule"],
+        timezone=row["timezone"],
+        end_time=row["end_time"],
+        enabled=row["enabled"],
+        paused_reason=row["paused_reason"],
+        next_run_date=row["next_run_date"],
+        revision=row["revision"],
+        payload=row["payload"],
+        metadata=row["metadata"],
+        on_run_completed=row["on_run_completed"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

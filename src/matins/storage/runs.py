@@ -1,0 +1,81 @@
+"""Runs: insert, get, list, delete, and the wish that one should stop."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from matins.domain.access import Scope
+from matins.domain.ids import NodeId, RunId, ThreadId
+from matins.domain.runs import NewRun, Run, RunStatus, StopReason
+from matins.storage import rows, sql
+from matins.storage.pool import Conn
+
+
+async def in_flight(conn: Conn, thread_id: ThreadId) -> list[tuple[RunId, RunStatus]]:
+    """Give the pending and running runs of a thread, oldest first. The caller holds the thread's row."""
+    found = await conn.fetch(sql.load("runs")["runs_in_flight"].text, thread_id)
+    return [(RunId(row["run_id"]), RunStatus(row["status"])) for row in found]
+
+
+async def insert(conn: Conn, run: NewRun, *, scope: Scope, claimed_by: NodeId | None) -> Run:
+    """Insert a run: pending, or running at its first attempt when `claimed_by` names the node that starts it.
+
+    The caller holds the thread's row and has seen that nothing is in flight if it claims.
+    """
+    row = await conn.fetchrow(
+        sql.load("runs")["insert_run"].text,
+        run.run_id,
+        run.thread_id,
+        run.assistant_id,
+        scope.mints_as,
+        run.metadata,
+        run.kwargs,
+        run.multitask_strategy,
+        run.temporary,
+        run.after_seconds,
+        run.priority,
+        run.cron_id,
+        run.scheduled_for,
+        run.creator,
+        claimed_by,
+    )
+    assert row is not None  # noqa: S101 - an INSERT that returns has a row or raises
+    return rows.run(row)
+
+
+async def get(conn: Conn, run_id: RunId, *, thread_id: ThreadId | None, scope: Scope) -> Run | None:
+    """Give the run, if it is on that thread (when one is named) and the scope may see it."""
+    row = await conn.fetchrow(sql.load("runs")["get_run"].text, run_id, thread_id, scope.owner)
+    return rows.run(row) if row else None
+
+
+async def list_(
+    conn: Conn, thread_id: ThreadId, *, scope: Scope, status: str | None, limit: int, offset: int
+) -> list[Run]:
+    """Give one page of a thread's runs, newest first."""
+    found = await conn.fetch(sql.load("runs")["list_runs"].text, thread_id, scope.owner, status, limit, offset)
+    return [rows.run(row) for row in found]
+
+
+async def newest(conn: Conn, thread_id: ThreadId) -> RunId | None:
+    """Give the id of the thread's newest run."""
+    run_id: RunId | None = await conn.fetchval(sql.load("runs")["newest_run"].text, thread_id)
+    return run_id
+
+
+async def delete(conn: Conn, run_id: RunId, *, thread_id: ThreadId, scope: Scope) -> RunStatus | None:
+    """Delete a run in whatever state and give the status it had, or None when there was none."""
+    row = await conn.fetchrow(sql.load("runs")["delete_run"].text, run_id, thread_id, scope.owner)
+    return RunStatus(row["status"]) if row else None
+
+
+async def cancel_pending(conn: Conn, run_id: RunId) -> bool:
+    """End a pending run as interrupted; False when it is not pending. The caller holds the thread's row."""
+    found: UUID | None = await conn.fetchval(sql.load("runs")["cancel_pending_run"].text, run_id)
+    return found is not None
+
+
+async def ask_to_stop(conn: Conn, run_id: RunId, reason: StopReason) -> int | None:
+    """Record that a running run should stop and give its attempt, or None when it does not run."""
+    row = await conn.fetchrow(sql.load("runs")["ask_to_stop"].text, run_id, reason.value)
+    return row["attempt"] if row else None

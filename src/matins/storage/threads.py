@@ -1,0 +1,129 @@
+"""Threads: insert, get, lock, search, count, update, delete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from matins.domain.access import Scope
+from matins.domain.ids import ThreadId
+from matins.domain.threads import Thread
+from matins.storage import order, rows, sql
+from matins.storage.pool import Conn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which threads: each part that is given must match. `metadata` and `values` are JSON objects to be contained."""
+
+    ids: list[UUID] | None = None
+    metadata: bytes | None = None
+    values: bytes | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeToLive:
+    """How long an idle thread lives, in minutes, and what then happens: `delete` or `keep_latest`."""
+
+    strategy: str
+    minutes: float
+
+
+async def insert(
+    conn: Conn, thread_id: ThreadId, *, scope: Scope, metadata: bytes = b"{}", ttl: TimeToLive | None = None
+) -> Thread | None:
+    """Insert a fresh thread and give it, or None when the id is taken."""
+    row = await conn.fetchrow(
+        sql.load("threads")["insert_thread"].text,
+        thread_id,
+        scope.mints_as,
+        metadata,
+        ttl.strategy if ttl else None,
+        ttl.minutes if ttl else None,
+    )
+    return rows.thread(row) if row else None
+
+
+async def get(conn: Conn, thread_id: ThreadId, *, scope: Scope) -> Thread | None:
+    """Give the thread, if the scope may see it."""
+    row = await conn.fetchrow(sql.load("threads")["get_thread"].text, thread_id, scope.owner)
+    return rows.thread(row) if row else None
+
+
+async def lock(conn: Conn, thread_id: ThreadId, *, scope: Scope) -> Thread | None:
+    """Hold the thread's row to the end of the transaction and give it as it is now."""
+    row = await conn.fetchrow(sql.load("threads")["lock_thread"].text, thread_id, scope.owner)
+    return rows.thread(row) if row else None
+
+
+async def search(
+    conn: Conn,
+    wanted: Filter,
+    *,
+    scope: Scope,
+    sort_by: str,
+    direction: order.Direction,
+    limit: int,
+    offset: int,
+) -> list[Thread]:
+    """Give one page of the matching threads.
+
+    Raises: Invalid when `sort_by` is no sortable column.
+    """
+    text = order.ordered(sql.load("threads")["search_threads"], order.THREADS, "thread_id", sort_by, direction)
+    found = await conn.fetch(
+        text, scope.owner, wanted.ids, wanted.metadata, wanted.values, wanted.status, limit, offset
+    )
+    return [rows.thread(row) for row in found]
+
+
+async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
+    """Count the matching threads, exactly up to 10,000."""
+    number: int = await conn.fetchval(
+        sql.load("threads")["count_threads"].text,
+        scope.owner,
+        wanted.ids,
+        wanted.metadata,
+        wanted.values,
+        wanted.status,
+        order.COUNT_LIMIT,
+    )
+    return number
+
+
+async def update(
+    conn: Conn, thread_id: ThreadId, *, scope: Scope, metadata: bytes, ttl: TimeToLive | None = None
+) -> Thread | None:
+    """Merge `metadata` shallowly into the thread's and give the thread, or None when there is none."""
+    row = await conn.fetchrow(
+        sql.load("threads")["update_thread"].text,
+        thread_id,
+        scope.owner,
+        metadata,
+        ttl.strategy if ttl else None,
+        ttl.minutes if ttl else None,
+    )
+    return rows.thread(row) if row else None
+
+
+async def occupy(conn: Conn, thread_id: ThreadId, *, metadata: bytes, config: bytes | None) -> None:
+    """Mark the thread busy with a run that was just inserted. The caller holds its row."""
+    await conn.execute(sql.load("threads")["occupy_thread"].text, thread_id, metadata, config)
+
+
+async def rest(conn: Conn, thread_id: ThreadId) -> None:
+    """Give a thread with nothing left in flight back the status of its state. The caller holds its row."""
+    await conn.execute(sql.load("threads")["rest_thread"].text, thread_id)
+
+
+async def delete(conn: Conn, thread_ids: list[ThreadId], *, scope: Scope) -> list[ThreadId]:
+    """Delete threads with their runs, events, crons and checkpoints; give the ids that were there.
+
+    Must run in a transaction: it is one fact.
+    """
+    gone = await conn.fetch(sql.load("threads")["delete_threads"].text, thread_ids, scope.owner)
+    deleted = [ThreadId(row["thread_id"]) for row in gone]
+    if deleted:
+        await conn.execute(sql.load("threads")["delete_thread_checkpoints"].text, [str(each) for each in deleted])
+    return deleted
