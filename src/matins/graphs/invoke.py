@@ -1,0 +1,286 @@
+"""One run: an Execute becomes a call of `graph.astream`, its chunks become frames, its end a Settled.
+
+    pump (the lane's own task)                    sender (its child)
+    chunk -> frame -> outbox ------ wakes ------> everything in the outbox -> emit(), awaited
+          <-- waits while the outbox is full ---
+
+The sender runs when the pump waits for the graph, so an idle graph's event leaves at once and a busy one's leave in
+batches. A slow link fills the outbox, and the full outbox holds the pump.
+
+Rules:
+1. After a stop for LOST nothing leaves. No node of the root graph starts before the fence has confirmed the one
+   before it, whatever the durability: LangGraph alone would run on after its writes were refused.
+2. A stop is one native cancellation of the lane's task, not an anyio scope: a scope cancels again on every turn of
+   the loop, and would break LangGraph off while it saves what the graph has done.
+3. What user code raises ends its run, never the worker: also SystemExit, KeyboardInterrupt and CancelledError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import msgspec
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import StateSnapshot
+
+from matins import telemetry
+from matins.domain.errors import LeaseLost
+from matins.domain.frames import Frame
+from matins.domain.ids import RunId, ThreadId
+from matins.domain.runs import Held, RunError, RunKwargs, StopReason
+from matins.graphs import frames
+from matins.graphs.checkpoints import Saver
+from matins.graphs.configure import context_for, forked, graph_input, run_config
+from matins.graphs.containment import contain, unwrapped
+from matins.graphs.registry import Graph, Registry
+from matins.graphs.serde import encode
+from matins.storage.pool import Pool
+from matins.workers.protocol import Execute, Settled
+
+Emit = Callable[[list[Frame]], Awaitable[None]]
+
+OUTBOX_BYTES: Final = 64 * 1024
+"""How much may wait for the link before the graph is held: a few hundred tokens, or one large state."""
+
+
+class Stopping:
+    """The stop of one attempt: asked for from anywhere in the worker, felt by the lane that runs it."""
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self._lane: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    def ask(self, reason: StopReason) -> None:
+        """End the attempt; the first reason stands, but LOST outdoes every other."""
+        if self.reason is None or reason is StopReason.LOST:
+            self.reason = reason
+        if self._lane is not None and not self._cancelled:
+            self._cancelled = True
+            self._lane.cancel()
+
+    def begin(self) -> None:
+        """Let the running task feel the stop from now on: at once, if it was asked for before."""
+        self._lane = asyncio.current_task()
+        if self.reason is not None:
+            self.ask(self.reason)
+
+    async def end(self) -> None:
+        """Let the running task feel no stop any more, and take back one that it has not felt yet."""
+        lane, self._lane = self._lane, None
+        if self._cancelled and lane is not None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)  # noqa: TID251 - the place for a cancellation that is on its way to strike
+            lane.uncancel()
+
+
+class _Outbox:
+    """The frames that have not left yet."""
+
+    def __init__(self, emit: Emit) -> None:
+        self.frames: list[Frame] = []
+        self.size = 0
+        self._emit = emit
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closed = False
+
+    def put(self, frame: Frame) -> None:
+        self.frames.append(frame)
+        self._wake.set()
+
+    def close(self, *, discard: bool) -> None:
+        if discard:
+            self.frames = []
+        self._closed = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def room(self) -> None:
+        """Wait until the frames may grow again."""
+        while self.size >= OUTBOX_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
+    async def send(self) -> None:
+        """Send whatever there is, until closed."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self.frames:
+                batch, self.frames, self.size = self.frames, [], 0
+                self._room.set()
+                await self._emit(batch)
+            if self._closed:
+                return
+
+
+@dataclass(slots=True)
+class _End:
+    """How it went: the outcome and, when it is no success, why."""
+
+    outcome: str
+    failure: RunError | None = None
+    snapshot: StateSnapshot | None = None
+
+
+async def execute(
+    order: Execute, *, registry: Registry, pool: Pool, emit: Emit, stop: Stopping
+) -> Settled:
+    """Run an attempt to its end, emitting its frames in order, and say how it ended.
+
+    Never raises for what the graph did; what `emit` raises comes through. Nothing of the run executes afterwards.
+    """
+    contain()
+    outbox = _Outbox(emit)
+    async with anyio.create_task_group() as sender:
+        sender.start_soon(outbox.send)
+        end = await _run(order, registry, pool, outbox, stop)
+        if end.failure is not None and stop.reason is not StopReason.LOST:
+            outbox.put(frames.error(end.failure))
+        outbox.close(discard=stop.reason is StopReason.LOST)
+        if stop.reason is StopReason.LOST:
+            sender.cancel_scope.cancel()
+    return _settled(order, end, stop.reason)
+
+
+async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, stop: Stopping) -> _End:
+    held = Held(RunId(order.run_id), ThreadId(order.thread_id), order.attempt)
+    end = _End("success")
+    stop.begin()
+    try:
+        kwargs = msgspec.json.decode(order.kwargs, type=RunKwargs)
+        config = run_config(order, kwargs)
+        saver = Saver.for_run(pool, held, lambda: stop.ask(StopReason.LOST), allowed=registry.allowed)
+        outbox.put(frames.metadata(order.run_id, order.attempt))
+        async with registry.open(kwargs.graph_id, config, checkpointer=saver, context=kwargs.context) as graph:
+            try:
+                await _pump(graph, order, kwargs, config, saver, outbox)
+            except BaseException as raised:  # noqa: BLE001 - a wall: see rule 3
+                end = _ended_by(raised, order, stop)
+            await stop.end()
+            if end.outcome != "lost":
+                end.snapshot = await graph.aget_state({"configurable": {"thread_id": str(order.thread_id)}})
+    except BaseException as raised:  # noqa: BLE001 - a wall: the factory's code, and what the lines above did not hold
+        if end.outcome == "success":
+            end = _ended_by(raised, order, stop)
+    await stop.end()
+    return end
+
+
+async def _pump(
+    graph: Graph, order: Execute, kwargs: RunKwargs, config: RunnableConfig, saver: Saver, outbox: _Outbox
+) -> None:
+    """Stream the graph into the outbox."""
+    start = graph_input(kwargs)
+    if order.attempt > 1 and await _has_begun(saver, order):
+        start = None  # an earlier attempt got this far: go on from there
+    else:
+        config = forked(config, kwargs)
+    framing = frames.Framing(kwargs.stream_mode, subgraphs=kwargs.stream_subgraphs)
+    asked: dict[str, Any] = {  # checked at the door: the literals of LangGraph's signature are wider here
+        "stream_mode": framing.modes,
+        "interrupt_before": kwargs.interrupt_before,
+        "interrupt_after": kwargs.interrupt_after,
+        "durability": kwargs.durability,
+    }
+    stream: Any = graph.astream(
+        start,
+        config,
+        context=context_for(graph, kwargs),
+        subgraphs=kwargs.stream_subgraphs,
+        **asked,
+    )
+    add = framing.add
+    async with aclosing(stream):
+        async for chunk in stream:
+            out = outbox.frames
+            before = len(out)
+            node_ended = add(chunk, out)
+            if len(out) > before:
+                outbox.size += len(out[-1].data) + 32
+                outbox.wake()
+                if outbox.size >= OUTBOX_BYTES:
+                    await outbox.room()
+            if node_ended and kwargs.durability != "sync":
+                await saver.confirm()
+
+
+async def _has_begun(saver: Saver, order: Execute) -> bool:
+    """Whether the thread's newest root checkpoint was written by this run, in an earlier attempt."""
+    thread: RunnableConfig = {"configurable": {"thread_id": str(order.thread_id), "checkpoint_ns": ""}}
+    newest = await saver.aget_tuple(thread)
+    return newest is not None and newest.metadata.get("run_id") == str(order.run_id)
+
+
+def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
+    """Give the end that an exception means."""
+    if stop.reason is StopReason.LOST or isinstance(raised, LeaseLost):
+        stop.reason = StopReason.LOST
+        return _End("lost")
+    if isinstance(raised, asyncio.CancelledError):
+        if stop.reason is StopReason.TIMEOUT:
+            return _End("timeout", RunError("TimeoutError", "The run took longer than it may."))
+        if stop.reason is not None:
+            return _End("stopped")
+        lane = asyncio.current_task()
+        if lane is not None and lane.cancelling():
+            raise raised  # not the graph's and not a stop: the worker itself is ending
+    original = unwrapped(raised)
+    telemetry.log().error(
+        telemetry.RUN_ENDED, run_id=str(order.run_id), attempt=order.attempt, outcome="error", exc_info=original
+    )
+    return _End("error", RunError(type(original).__name__, _text(original)))
+
+
+def _text(raised: BaseException) -> str:
+    try:
+        return str(raised)
+    except Exception:  # noqa: BLE001 - a wall: an exception's __str__ is user code
+        return ""
+
+
+def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
+    if end.outcome == "lost":
+        return Settled(order.run_id, order.attempt, "lost", reason=reason)
+    stopped = end.outcome in ("stopped", "timeout")
+    state = end.snapshot
+    error = None if end.failure is None else encode({"error": end.failure.error, "message": end.failure.message})
+    values = encode(state.values) if state is not None and state.created_at is not None else None
+    if error is not None:
+        reply = b'{"__error__":' + error + b"}"
+    elif stopped or state is None:
+        reply = b"{}"
+    elif state.interrupts:
+        whole = state.values if isinstance(state.values, dict) else {}
+        reply = encode({**whole, "__interrupt__": state.interrupts})
+    else:
+        reply = values or b"{}"
+    return Settled(
+        order.run_id,
+        order.attempt,
+        end.outcome,
+        values=values,
+        interrupts=encode(interrupts_of(state)) if state is not None else b"{}",
+        has_next=state is not None and bool(state.next),
+        checkpoint_id=None if state is None else state.config.get("configurable", {}).get("checkpoint_id"),
+        error=error,
+        reply=reply,
+        reason=reason if stopped else None,
+    )
+
+
+def interrupts_of(state: StateSnapshot) -> dict[str, list[dict[str, Any]]]:
+    """Give the pending interrupts, task id -> list."""
+    return {
+        task.id: [{"id": interrupt.id, "value": interrupt.value} for interrupt in task.interrupts]
+        for task in state.tasks
+        if task.interrupts
+    }

@@ -1,0 +1,280 @@
+"""Import the user's graphs, and lend them: compiled, with a checkpointer of ours.
+
+A graph of langgraph.json is a compiled graph, an uncompiled StateGraph (compiled once, here) or a factory: a
+function, sync or async, or a context manager, sync or async, that takes nothing, `config` or `runtime`. Factories are
+called for each use, because what they give may depend on the caller.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Literal, TypeAlias
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import StateGraph
+from langgraph.pregel import Pregel
+from langgraph_sdk import runtime as sdk_runtime
+
+from matins.domain.errors import GraphNotFound
+from matins.graphs.checkpoints import types_of
+from matins.manifest import GraphSpec, Manifest
+
+Graph: TypeAlias = "Pregel[Any, Any, Any, Any]"
+Access: TypeAlias = Literal["threads.create_run", "threads.update", "threads.read", "assistants.read"]
+
+_UNNAMED: Final = {"LangGraph", "StateGraph", ""}  # what an uncommented compile() calls its graph
+
+
+class GraphFailed(Exception):
+    """A graph cannot be served. `message` is one line that names its key; `trace` the traceback, if user code raised."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.trace = trace
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A graph as imported: either `graph`, ready, or `factory`, to be called with `wants`."""
+
+    spec: GraphSpec
+    graph: Graph | None
+    factory: Callable[..., Any] | None = None
+    wants: dict[str, Literal["config", "runtime"]] | None = None
+
+
+class Registry:
+    """The graphs of one langgraph.json, imported. Build it with `load`."""
+
+    def __init__(self, entries: dict[str, _Entry], allowed: frozenset[tuple[str, str]] = frozenset()) -> None:
+        self._entries = entries
+        self.allowed = allowed
+        """The classes of the user's own modules: what a checkpoint may be read into."""
+
+    @classmethod
+    def load(cls, manifest: Manifest) -> Registry:
+        """Import every graph.
+
+        Raises: GraphFailed for the first that cannot be.
+        """
+        for directory in reversed(manifest.dependencies):
+            if str(directory) not in sys.path:
+                sys.path.insert(0, str(directory))
+        entries = {graph_id: _import(spec, manifest) for graph_id, spec in manifest.graphs.items()}
+        return cls(entries, types_of(_own_modules(manifest)))
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the graphs, in the order of langgraph.json."""
+        return list(self._entries)
+
+    def describe(self) -> dict[str, dict[str, str | None]]:
+        """Give graph id -> {"name", "description"}: the name its author gave the compiled graph, or None."""
+        return {
+            graph_id: {"name": _explicit_name(entry.graph), "description": entry.spec.description}
+            for graph_id, entry in self._entries.items()
+        }
+
+    @asynccontextmanager
+    async def open(
+        self,
+        graph_id: str,
+        config: RunnableConfig,
+        *,
+        checkpointer: BaseCheckpointSaver[Any] | None,
+        access: Access = "threads.create_run",
+        context: object = None,
+    ) -> AsyncIterator[Graph]:
+        """Lend a graph whose checkpointer is `checkpointer`. What a factory opened is closed at the end.
+
+        Raises: GraphNotFound; GraphFailed when a factory gives no graph; what user code raises, as it is.
+        """
+        entry = self._entries.get(graph_id)
+        if entry is None:
+            raise GraphNotFound(graph_id, self.ids)
+        if entry.graph is not None:
+            yield _with_checkpointer(entry.graph, checkpointer)
+            return
+        async with AsyncExitStack() as stack:
+            made = await _make(entry, config, access, context, stack)
+            yield _with_checkpointer(made, checkpointer)
+
+
+def _own_modules(manifest: Manifest) -> list[ModuleType]:
+    """Give the imported modules that are the user's: under his directories and not installed there."""
+    roots = (*manifest.dependencies, *(spec.path.parent for spec in manifest.graphs.values() if spec.path))
+    return [
+        module
+        for module in list(sys.modules.values())
+        if (file := getattr(module, "__file__", None))
+        and "site-packages" not in file
+        and any(Path(file).is_relative_to(root) for root in roots)
+    ]
+
+
+def _with_checkpointer(graph: Graph, checkpointer: BaseCheckpointSaver[Any] | None) -> Graph:
+    # A shallow copy: graph.copy() would build and validate the graph anew.
+    lent = copy.copy(graph)
+    lent.checkpointer = checkpointer
+    return lent
+
+
+def _explicit_name(graph: Graph | None) -> str | None:
+    return None if graph is None or graph.name in _UNNAMED else graph.name
+
+
+def _import(spec: GraphSpec, manifest: Manifest) -> _Entry:
+    key = f"{manifest.path}: graphs.{spec.id}"
+    where = spec.path or spec.module
+    try:
+        module = _module(spec, manifest)
+    except BaseException as raised:  # a wall: importing runs the user's code, which may raise anything, even SystemExit
+        if isinstance(raised, KeyboardInterrupt):
+            raise
+        if isinstance(raised, ModuleNotFoundError) and spec.module and raised.name == spec.module:
+            raise GraphFailed(f"{key}: no module named {spec.module!r}") from raised
+        trace = "".join(traceback.format_exception(raised))
+        raise GraphFailed(f"{key}: {_place(raised)}{type(raised).__name__}: {raised}", trace) from raised
+    if not hasattr(module, spec.attribute):
+        raise GraphFailed(f"{key}: {where} has no variable {spec.attribute!r}")
+    value = getattr(module, spec.attribute)
+    if isinstance(value, Pregel):
+        return _Entry(spec, value)
+    if isinstance(value, StateGraph):
+        try:
+            return _Entry(spec, value.compile())
+        except Exception as raised:  # a wall: compiling checks what the user built
+            trace = "".join(traceback.format_exception(raised))
+            raise GraphFailed(f"{key}: does not compile: {type(raised).__name__}: {raised}", trace) from raised
+    if callable(value) and not isinstance(value, type):
+        return _Entry(spec, None, value, _wanted(key, value))
+    raise GraphFailed(
+        f"{key}: {spec.attribute!r} in {where} is {type(value).__name__}, not a graph or a function that makes one"
+    )
+
+
+def _module(spec: GraphSpec, manifest: Manifest) -> ModuleType:
+    if spec.path is None:
+        return importlib.import_module(spec.module or "")
+    # By its own dotted name where that finds this very file, so that a class has one identity however it is imported.
+    for directory in (*manifest.dependencies, manifest.path.parent):
+        if not spec.path.is_relative_to(directory):
+            continue
+        name = ".".join(spec.path.relative_to(directory).with_suffix("").parts)
+        if str(directory) not in sys.path or not all(part.isidentifier() for part in name.split(".")):
+            continue
+        present = sys.modules.get(name)
+        if present is not None:
+            if getattr(present, "__file__", None) == str(spec.path):
+                return present
+            continue
+        found = importlib.util.find_spec(name)
+        if found is not None and found.origin is not None and Path(found.origin).resolve() == spec.path:
+            return importlib.import_module(name)
+    return _module_from_file(spec.path)
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    located = importlib.util.spec_from_file_location(name, path)
+    if located is None or located.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(located)
+    sys.modules[name] = module  # before running it: dataclasses and pickles look their module up
+    try:
+        located.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _place(raised: BaseException) -> str:
+    """Give "file:line: " of the innermost frame that is neither ours nor the import machinery's."""
+    if isinstance(raised, SyntaxError) and raised.filename:
+        return f"{raised.filename}:{raised.lineno}: "
+    frames = [
+        frame
+        for frame in traceback.extract_tb(raised.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]
+    mine = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{mine[-1].filename}:{mine[-1].lineno}: " if mine else ""
+
+
+def _wanted(key: str, factory: Callable[..., Any]) -> dict[str, Literal["config", "runtime"]]:
+    """Give the parameters of a factory, each with what it is to get."""
+    wanted: dict[str, Literal["config", "runtime"]] = {}
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        annotation = str(parameter.annotation)
+        if parameter.name == "runtime" or "ServerRuntime" in annotation:
+            wanted[parameter.name] = "runtime"
+        elif parameter.name == "config" or "RunnableConfig" in annotation:
+            wanted[parameter.name] = "config"
+        elif parameter.default is parameter.empty:
+            if len(inspect.signature(factory).parameters) == 1:
+                wanted[parameter.name] = "config"  # the only one, unnamed and untyped: what factories took first
+                continue
+            raise GraphFailed(
+                f"{key}: parameter {parameter.name!r} of {getattr(factory, '__name__', factory)!s} is neither "
+                "`config: RunnableConfig` nor `runtime: ServerRuntime`"
+            )
+    return wanted
+
+
+async def _make(
+    entry: _Entry, config: RunnableConfig, access: Access, context: object, stack: AsyncExitStack
+) -> Graph:
+    factory, wants = entry.factory, entry.wants or {}
+    if factory is None:
+        raise TypeError("no factory")
+    given: dict[str, object] = {"config": config}
+    if "runtime" in wants.values():
+        given["runtime"] = _runtime(access, context)
+    keywords: dict[str, object] = {}
+    positional: list[object] = []
+    for name, parameter in inspect.signature(factory).parameters.items():
+        if name not in wants:
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(given[wants[name]])
+        else:
+            keywords[name] = given[wants[name]]
+    made = factory(*positional, **keywords)
+    if inspect.isawaitable(made):
+        made = await made
+    if not isinstance(made, (Pregel, StateGraph)):
+        if hasattr(made, "__aenter__"):
+            made = await stack.enter_async_context(made)
+        elif hasattr(made, "__enter__"):
+            made = stack.enter_context(made)
+    if isinstance(made, StateGraph):
+        made = made.compile()
+    if not isinstance(made, Pregel):
+        raise GraphFailed(f"graphs.{entry.spec.id}: its function gave {type(made).__name__}, not a graph")
+    return made
+
+
+def _runtime(access: Access, context: object) -> object:
+    # The public name is a type alias of these two; langgraph_sdk offers no other way to build one.
+    store: Any = None  # this server has no store yet
+    if access == "threads.create_run":
+        return sdk_runtime._ExecutionRuntime(access_context=access, store=store, context=context)  # noqa: SLF001
+    return sdk_runtime._ReadRuntime(access_context=access, store=store)  # noqa: SLF001
