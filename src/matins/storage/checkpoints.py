@@ -149,17 +149,32 @@ async def search(
     `before` is a checkpoint's id; `metadata` is a JSON object that theirs must contain.
     """
     records = await conn.fetch(
-        load(_FILE)["search"].text, thread_id, checkpoint_ns, checkpoint_id, before, metadata, limit
+        load(_FILE)["search"].text,
+        thread_id,
+        checkpoint_ns,
+        checkpoint_id,
+        before,
+        metadata,
+        limit,
     )
     return [_stored(record) for record in records]
 
 
 async def list_deltas(
-    conn: Conn, *, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None, channels: Sequence[str]
+    conn: Conn,
+    *,
+    thread_id: str,
+    checkpoint_ns: str,
+    checkpoint_id: str | None,
+    channels: Sequence[str],
 ) -> list[Deltas]:
     """Give for each channel what its value at a checkpoint (without an id: the newest) is rebuilt from."""
     records = await conn.fetch(
-        load(_FILE)["list_deltas"].text, thread_id, checkpoint_ns, checkpoint_id, channels
+        load(_FILE)["list_deltas"].text,
+        thread_id,
+        checkpoint_ns,
+        checkpoint_id,
+        channels,
     )
     return [
         Deltas(

@@ -218,10 +218,11 @@ WITH head AS MATERIALIZED (
     FROM checkpoints WHERE thread_id = $1
     ORDER BY checkpoint_ns DESC, checkpoint_id DESC
 ), kept AS MATERIALIZED (
-    SELECT checkpoint_ns, checkpoint_id FROM head WHERE NOT (
+    SELECT checkpoint_ns, checkpoint_id FROM head WHERE (
         checkpoint_ns LIKE '%:%'
         AND root_id IN (SELECT checkpoint_id FROM checkpoints WHERE thread_id = $1 AND checkpoint_ns = '')
-        AND root_id NOT IN (SELECT checkpoint_id FROM head WHERE checkpoint_ns = ''))
+        AND root_id NOT IN (SELECT checkpoint_id FROM head WHERE checkpoint_ns = '')
+    ) IS NOT TRUE
 ), needed AS MATERIALIZED (
     SELECT checkpoint_ns, checkpoint_id FROM kept
     UNION

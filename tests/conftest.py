@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from matins.storage.pool import Pool, open_pool
+from tests.support import databases
+
+# As the parent sets it for each worker: LangGraph reads it once, when it is imported.
+os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The DSN of a server for all tests; `database` is what a test wants."""
+    with databases.server(tmp_path_factory.mktemp("postgres")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """The DSN of a migrated database of the test's own."""
+    with databases.database(postgres) as uri:
+        yield uri
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Pool]:
+    async with open_pool(database, size=10) as opened:
+        yield opened
