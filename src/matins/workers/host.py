@@ -10,13 +10,10 @@ DATABASE_URI, and as settings LOG_LEVEL and LOG_JSON.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
-import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -31,14 +28,21 @@ from matins.graphs.registry import GraphFailed, Registry
 from matins.manifest import ManifestError, read
 from matins.storage.pool import Pool, open_pool
 from matins.workers.lanes import Emit, Lanes
+from matins.workers.lifeline import end_the_session, take_link, tie_to_parent
 from matins.workers.link import Link, connect
-from matins.workers.protocol import Execute, Failed, FromWorker, Ready, Settled, ToWorker
+from matins.workers.protocol import (
+    Execute,
+    Failed,
+    FromWorker,
+    Ready,
+    Settled,
+    ToWorker,
+)
 from matins.workers.watchdog import Watchdog
 
 CONNECTIONS: Final = 8
 """Connections to the database of one worker: a statement takes under a millisecond, so ten lanes share them well."""
 
-_PR_SET_PDEATHSIG: Final = 1
 _GOODBYE_SECONDS: Final = 5.0
 
 
@@ -57,11 +61,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="matins"))
         contain()
-        early: list[ToWorker] = []
         lanes: Lanes[invoke.Stopping] | None = None
 
         def received(batch: list[ToWorker]) -> None:
-            early.extend(batch) if lanes is None else lanes.received(batch)
+            if lanes is not None:  # nothing is asked of a worker before it is Ready
+                lanes.received(batch)
 
         link: Link[ToWorker, FromWorker] = await connect(
             self._end, received=received, lost=self._lost, incoming=ToWorker
@@ -104,35 +108,6 @@ async def _execute(
     order: Execute, emit: Emit, stop: invoke.Stopping, *, registry: Registry, pool: Pool
 ) -> Settled:
     return await invoke.execute(order, registry=registry, pool=pool, emit=emit, stop=stop)
-
-
-def tie_to_parent() -> None:
-    """Die with the serving process, and before it when memory is short.
-
-    The kernel's promise counts from the call, so whoever has lost the parent already leaves at once.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-    if os.getppid() != int(os.environ.pop("MATINS_PARENT_PID")):
-        end_the_session()
-
-
-def end_the_session() -> None:
-    """Kill this process and its children, now."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def take_link() -> socket.socket:
-    """Take our end of the link out of the environment, so that no child of ours inherits it."""
-    descriptor = int(os.environ.pop("MATINS_LINK_FD"))
-    os.set_inheritable(descriptor, False)
-    end = socket.socket(fileno=descriptor)
-    end.setblocking(False)
-    return end
 
 
 def main() -> None:

@@ -176,14 +176,20 @@ class Lanes(Generic[_S]):
             answer = Answer(call.call_id, await self._answer(call.method, call.params))
         except Error as refusal:
             answer = Answer(call.call_id, error=type(refusal).__name__, message=str(refusal))
-        except Exception:  # the call's wall: what user code raises is logged, not shown
+        except Exception:  # noqa: BLE001 - the call's wall: what user code raises is logged, not shown
             telemetry.log().exception(telemetry.LOOP_FAILED, method=call.method)
         finally:
             self._calls -= 1
             try:
                 link.post(answer)
             except ValueError:
-                link.post(Answer(call.call_id, error=Error.__name__, message="The answer is too large"))
+                link.post(
+                    Answer(
+                        call.call_id,
+                        error=Error.__name__,
+                        message="The answer is too large",
+                    )
+                )
             link.flush()
 
 

@@ -42,7 +42,11 @@ class Link(asyncio.Protocol, Generic[_In, _Out]):
     """
 
     def __init__(
-        self, *, received: Callable[[list[_In]], None], lost: Callable[[], None], incoming: object
+        self,
+        *,
+        received: Callable[[list[_In]], None],
+        lost: Callable[[], None],
+        incoming: object,
     ) -> None:
         self.closed: Final = anyio.Event()
         self._received = received
@@ -176,6 +180,7 @@ async def connect(
     """Take over one end of a socketpair. `incoming` is the union of messages that may come."""
     loop = asyncio.get_running_loop()
     _, link = await loop.create_unix_connection(
-        lambda: Link[_In, _Out](received=received, lost=lost, incoming=incoming), sock=sock
+        lambda: Link[_In, _Out](received=received, lost=lost, incoming=incoming),
+        sock=sock,
     )
     return link

@@ -63,16 +63,19 @@ STOP_SECONDS: Final = 10.0
 LEAVE_SECONDS: Final = 10.0
 """How long a draining worker without runs may take to exit before it is killed."""
 
-_LAST_WORDS_SECONDS: Final = 0.5  # a dead group's end of the link closes at once; only a leaked descriptor delays it
+_LAST_WORDS_SECONDS: Final = (
+    0.5  # a dead group's end of the link closes at once; only a leaked descriptor delays it
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a worker is started with. `environ` is added to ours."""
+    """What a worker is started with. `environ` is added to ours; `main` is the module that is run."""
 
     config: Path
     lanes: int
     environ: dict[str, str] = field(default_factory=dict)
+    main: str = "matins.workers.host"
 
 
 class _Asked:
@@ -117,7 +120,7 @@ class Process:
         with theirs:
             popen = subprocess.Popen(
                 # -P: a file of the user's must not shadow a module of ours; their own directories come later.
-                [sys.executable, "-P", "-m", "matins.workers.host"],
+                [sys.executable, "-P", "-m", launch.main],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -139,10 +142,12 @@ class Process:
         )
         self._link = link
         code = await to_thread.run_sync(_bury, self._popen, limiter=anyio.CapacityLimiter(math.inf))
-        with anyio.move_on_after(_LAST_WORDS_SECONDS):
-            await link.closed.wait()
-        self._ended(code)
-        link.close()
+        try:
+            with anyio.move_on_after(_LAST_WORDS_SECONDS):
+                await link.closed.wait()
+        finally:
+            self._ended(code)
+            link.close()
         return code
 
     def kill(self) -> None:

@@ -1,0 +1,349 @@
+"""Serving side: the workers of this node, as the engine sees them.
+
+    reserve() -> Reservation -> execute(reservation, order, on_frames) -> Settled | Died | NotStarted | Abandoned
+    call(method, params) -> JSON
+    reload(): a new generation of workers imports the code first, then takes what is new; the old one drains
+
+Decides nothing about runs: it carries them to a process and says what became of them. It keeps as many healthy
+processes as wanted, whatever the user's code does to them. It never imports LangGraph or a graph.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from matins import telemetry
+from matins.domain import errors
+from matins.domain.frames import Frame
+from matins.domain.runs import StopReason
+from matins.workers.flight import Flight, Key, NotStarted, Outcome
+from matins.workers.generation import Generation
+from matins.workers.process import STUCK_SECONDS, Launch, Process
+from matins.workers.protocol import Answer, Execute, Failed, octets
+
+OnFrames = Callable[[list[Frame]], Awaitable[None]]
+
+TICK_SECONDS: Final = 0.025
+"""How often silence is counted: a blocked worker is known within SILENT_SECONDS and one tick."""
+
+SURPLUS_SECONDS: Final = 30.0
+"""How long there may be more processes than wanted: a graph that blocks every few seconds must not start and stop
+a process each time."""
+
+WRITES: Final = frozenset({"update_state"})
+"""The calls that must not be put twice."""
+
+
+class GraphsFailed(Exception):
+    """The graphs cannot be imported and none were before. `message` is one line, `trace` the traceback."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.message = failed.message
+        self.trace = failed.trace
+
+
+class Reservation:
+    """A lane kept for a run that is being claimed: give it to `execute`, or `release` it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process: Process | None = process
+        process.in_use += 1
+
+    def release(self) -> None:
+        """Give the lane back. Without effect when it was used or released before."""
+        process = self.take()
+        if process is not None:
+            process.in_use -= 1
+            process.changed()
+
+    def take(self) -> Process | None:
+        """Give the process and no longer care for its lane."""
+        process, self._process = self._process, None
+        return process
+
+
+class Pool:
+    """`workers` run workers of `launch.lanes` lanes each, and the desk.
+
+    `on_spawn` and `on_exit` get the pid of each process, which is also its process group. `on_graphs` gets the graphs
+    as JSON (graph id -> {"name", "description"}) before the first run on a generation that serves them.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        *,
+        workers: int,
+        on_graphs: Callable[[bytes], Awaitable[None]],
+        on_spawn: Callable[[int], None] = lambda _: None,
+        on_exit: Callable[[int], None] = lambda _: None,
+        surplus_s: float = SURPLUS_SECONDS,
+    ) -> None:
+        self.failure: Failed | None = None
+        self._launch: Final = launch
+        self._workers: Final = workers
+        self._on_graphs: Final = on_graphs
+        self._on_spawn: Final = on_spawn
+        self._on_exit: Final = on_exit
+        self._surplus_s: Final = surplus_s
+        self._at_once: Final = max(2, os.cpu_count() or 2)
+        self._generations: list[Generation] = []
+        self._current: Generation | None = None
+        self._group: TaskGroup | None = None
+        self._reloading = anyio.Lock()
+        self._news = anyio.Event()
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Keep the workers; started when the first is ready. Kills them all when cancelled.
+
+        Raises: GraphsFailed when the graphs cannot be imported at the start.
+        """
+        failed: Failed | None = None
+        async with anyio.create_task_group() as group:
+            self._group = group
+            try:
+                group.start_soon(self._tick)
+                first = self._begin(goal=self._workers + 1)
+                await first.decided.wait()
+                failed = first.failed
+                if failed is None:
+                    await self._adopt(first)
+                    task_status.started()
+                    await anyio.sleep_forever()
+            finally:
+                for generation in self._generations:
+                    generation.is_closed = True
+                    for process in generation.processes:
+                        process.kill()
+                group.cancel_scope.cancel()
+        if failed is not None:
+            raise GraphsFailed(failed)
+
+    async def reload(self) -> None:
+        """Start a generation on the code as it is now and, once all of it is ready, let it take what is new.
+
+        When it fails to import, the present one keeps serving: `failure` says why. Cancelling leaves the present one.
+        """
+        async with self._reloading:
+            generation = self._begin(goal=1)
+            try:
+                await generation.decided.wait()
+                if generation.failed is None:
+                    generation.goal = self._workers + 1
+                    self._reconcile()
+                    while not generation.is_complete and generation.failed is None:
+                        await self._news.wait()
+                if generation.failed is not None:
+                    self.failure = generation.failed
+                    telemetry.log().error(
+                        telemetry.GRAPHS_RELOAD_FAILED,
+                        message=generation.failed.message,
+                        trace=generation.failed.trace,
+                    )
+                    return
+                await self._adopt(generation)
+            finally:
+                if generation is not self._current:
+                    generation.is_closed = True
+                    for process in generation.processes:
+                        process.kill()
+
+    @property
+    def ready_count(self) -> int:
+        """How many processes can take work now."""
+        return len(self._current.healthy()) if self._current else 0
+
+    def free_lanes(self) -> int:
+        """How many runs could be started now."""
+        return self._current.free() if self._current else 0
+
+    def reserve(self) -> Reservation | None:
+        """Keep a lane on a healthy run worker, the one with most to spare; None when there is none."""
+        workers = self._current.run_workers() if self._current else []
+        best = max(workers, key=lambda process: process.free, default=None)
+        return Reservation(best) if best is not None and best.free > 0 else None
+
+    async def changed(self) -> None:
+        """Wait until more lanes may be free than now."""
+        await self._news.wait()
+
+    async def execute(self, reservation: Reservation, order: Execute, on_frames: OnFrames) -> Outcome:
+        """Run an order in the reserved lane, passing its frames on in order; give how it ended.
+
+        While `on_frames` works, frames gather up to a window, then the lane waits: no other run does. When this is
+        cancelled or `on_frames` raises, the lane is told to stop and writes nothing (StopReason.LOST).
+        """
+        process = reservation.take()
+        if process is None:
+            raise ValueError("The reservation was used or released before")
+        flight = Flight(order)
+        process.offer(flight, order)
+        try:
+            while frames := await flight.take():
+                await on_frames(frames)
+                process.credit(flight, octets(frames))
+        finally:
+            if flight.outcome is None:
+                flight.is_forsaken = True
+                process.stop(flight, StopReason.LOST)
+        return flight.outcome or NotStarted()
+
+    def stop(self, key: Key, reason: StopReason) -> bool:
+        """Tell a run's lane to stop; it settles, or is Abandoned after STOP_SECONDS. Whether it is here at all."""
+        for process in self._processes():
+            if (flight := process.flights.get(key)) is not None:
+                process.stop(flight, reason)
+                return True
+        return False
+
+    @property
+    def graphs(self) -> bytes:
+        """The graphs that are served, as JSON: graph id -> {"name", "description"}."""
+        return self._current.graphs if self._current else b"{}"
+
+    async def call(self, method: str, params: bytes, *, timeout_s: float) -> bytes:
+        """Ask the desk and give its answer as JSON.
+
+        A read whose process dies or falls silent is asked again elsewhere.
+        Raises: what the answer names, of domain.errors; Unavailable when nobody answers within `timeout_s` seconds.
+        """
+        may_move = method not in WRITES
+        deaths = 0
+        with anyio.move_on_after(timeout_s):
+            while deaths < 2:
+                process = self._current.desk() if self._current else None
+                if process is None:
+                    await self._news.wait()
+                    continue
+                answer = await process.ask(method, params, may_move=may_move)
+                if answer is not None:
+                    return _result(answer)
+                if process.is_dead:
+                    deaths += 1
+                    if not may_move:
+                        break
+        raise errors.Unavailable(f"No worker answered {method!r}")
+
+    def _processes(self) -> Iterator[Process]:
+        for generation in self._generations:
+            yield from generation.processes
+
+    def _begin(self, *, goal: int) -> Generation:
+        number = self._generations[-1].number + 1 if self._generations else 1
+        generation = Generation(number, workers=self._workers, goal=goal)
+        self._generations.append(generation)
+        self._reconcile()
+        return generation
+
+    async def _adopt(self, generation: Generation) -> None:
+        """Make it the one that serves. What the graphs need elsewhere is made first."""
+        await self._on_graphs(generation.graphs)
+        old, self._current = self._current, generation
+        self.failure = None
+        if old is not None:
+            old.close()
+            telemetry.log().info(telemetry.GRAPHS_RELOADED, generation=generation.number)
+        self._changed()
+
+    def _reconcile(self) -> None:
+        """Start what is missing."""
+        if self._group is None or self._group.cancel_scope.cancel_called:
+            return
+        for generation in self._generations:
+            for _ in range(generation.missing(time.monotonic(), self._at_once)):
+                process = Process.start(self._launch)
+                generation.processes.append(process)
+                self._on_spawn(process.pid)
+                self._group.start_soon(self._follow, generation, process)
+
+    async def _follow(self, generation: Generation, process: Process) -> None:
+        """Be with a process until it is buried."""
+        process.changed = lambda: self._heard_of(generation, process)
+        try:
+            code = await process.run()
+        finally:
+            self._on_exit(process.pid)
+        pause_s = generation.buried(process, time.monotonic())
+        if generation.is_closed or process.is_draining:
+            telemetry.log().info(telemetry.WORKER_RETIRED, pid=process.pid)
+        else:
+            reason = {"message": process.failed.message} if process.failed else {}
+            telemetry.log().error(
+                telemetry.WORKER_DIED,
+                pid=process.pid,
+                exit_code=code,
+                pause_seconds=pause_s,
+                **reason,
+            )
+        if generation.is_closed and not generation.processes:
+            self._generations.remove(generation)
+        self._changed()
+
+    def _heard_of(self, generation: Generation, process: Process) -> None:
+        if process.failed is not None and not generation.decided.is_set():
+            generation.failed = process.failed
+            generation.decided.set()
+        elif process.failed is not None and generation is not self._current:
+            generation.failed = process.failed
+        if process.ready is not None and not generation.decided.is_set():
+            generation.graphs = process.ready.graphs
+            generation.decided.set()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._reconcile()
+        news, self._news = self._news, anyio.Event()
+        news.set()
+
+    async def _tick(self) -> None:
+        """Count silence, start what is missing, let go what is too many."""
+        while True:
+            await anyio.sleep(TICK_SECONDS)
+            current = self._current
+            for process in self._processes():
+                was_s = process.silent_s
+                process.tick(
+                    TICK_SECONDS,
+                    has_alternative=current is not None and current.desk() is not None,
+                )
+                if process.ready is not None and was_s < STUCK_SECONDS <= process.silent_s:
+                    telemetry.log().warning(
+                        telemetry.WORKER_BLOCKED,
+                        pid=process.pid,
+                        runs=[str(run_id) for run_id, _ in process.flights],
+                    )
+            self._reconcile()
+            if current is None:
+                continue
+            superfluous = current.superfluous()
+            current.surplus_s = 0.0 if superfluous is None else current.surplus_s + TICK_SECONDS
+            if superfluous is not None and current.surplus_s > self._surplus_s:
+                current.surplus_s = 0.0
+                superfluous.drain()
+
+
+def _result(answer: Answer) -> bytes:
+    if answer.error is None:
+        return answer.result
+    kind = _errors().get(answer.error, errors.Error)
+    error = kind.__new__(kind)  # its text is made already: the constructors take facts
+    Exception.__init__(error, answer.message)
+    raise error
+
+
+def _errors() -> dict[str, type[errors.Error]]:
+    """Every error of the domain by its name."""
+    found: dict[str, type[errors.Error]] = {}
+    waiting: list[type[errors.Error]] = [errors.Error]
+    while waiting:
+        kind = waiting.pop()
+        found[kind.__name__] = kind
+        waiting += kind.__subclasses__()
+    return found

@@ -1,0 +1,188 @@
+"""A worker whose "graphs" are the functions below: real processes, links and lanes, without LangGraph or Postgres.
+
+An order's `kwargs` name the function and what it gets: `["echo", 3]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from matins import telemetry
+from matins.domain.errors import Conflict, GraphNotFound
+from matins.domain.frames import Frame
+from matins.domain.runs import StopReason
+from matins.workers.lanes import Emit, Lanes
+from matins.workers.lifeline import take_link, tie_to_parent
+from matins.workers.link import Link, connect
+from matins.workers.protocol import Execute, Failed, FromWorker, Ready, Settled, ToWorker
+from matins.workers.watchdog import Watchdog
+
+
+class Stopping:
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self.task: asyncio.Task[object] | None = None
+
+    def ask(self, reason: StopReason) -> None:
+        self.reason = self.reason or reason
+        if self.task is not None:
+            self.task.cancel()
+
+
+async def execute(order: Execute, emit: Emit, stop: Stopping) -> Settled:
+    stop.task = asyncio.current_task()
+    name, argument = msgspec.json.decode(order.kwargs)
+    settled = Settled(order.run_id, order.attempt, "success", values=str(os.getpid()).encode())
+    try:
+        await FUNCTIONS[name](argument, emit)
+    except asyncio.CancelledError:
+        if stop.task is not None:
+            stop.task.uncancel()
+        return msgspec.structs.replace(settled, outcome="stopped", reason=stop.reason)
+    return settled
+
+
+async def echo(times: int, emit: Emit) -> None:
+    for number in range(times):
+        await emit([Frame("custom", str(number).encode())])
+
+
+async def flood(times: int, emit: Emit) -> None:
+    kilobyte = b"x" * 1024
+    for _ in range(times):
+        await emit([Frame("custom", kilobyte)])
+
+
+async def batches(times: int, emit: Emit) -> None:
+    for _ in range(times // 50):
+        await emit([Frame("custom", b'{"n":12345,"text":"hello"}') for _ in range(50)])
+
+
+async def sleep(seconds: float, emit: Emit) -> None:
+    await emit([Frame("custom", b'"asleep"')])
+    await anyio.sleep(seconds)
+
+
+async def block(seconds: float, emit: Emit) -> None:
+    await emit([Frame("custom", b'"blocking"')])
+    await anyio.sleep(0.01)
+    time.sleep(seconds)  # noqa: ASYNC251 - what users do
+
+
+async def hold_gil(digits: float, emit: Emit) -> None:
+    await emit([Frame("custom", b'"burning"')])
+    await anyio.sleep(0.01)
+    str(3 ** int(digits)) if hasattr(sys, "nothing") else 3 ** int(digits)
+
+
+async def stubborn(seconds: float, emit: Emit) -> None:
+    await emit([Frame("custom", b'"deaf"')])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            await asyncio.sleep(deadline - time.monotonic())
+        except asyncio.CancelledError:
+            continue
+
+
+async def leave(code: int, emit: Emit) -> None:
+    await emit([Frame("custom", b'"leaving"')])
+    await anyio.sleep(0.05)
+    os._exit(code)
+
+
+async def segfault(_: object, emit: Emit) -> None:
+    await emit([Frame("custom", b'"falling"')])
+    await anyio.sleep(0.05)
+    ctypes.string_at(0)
+
+
+async def fail(message: str, emit: Emit) -> None:
+    raise ValueError(message)
+
+
+async def spawn_child(path: str, emit: Emit) -> None:
+    child = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220
+    await emit([Frame("custom", str(child.pid).encode())])
+    await anyio.sleep(600)
+
+
+FUNCTIONS = {
+    function.__name__: function
+    for function in (
+        echo,
+        flood,
+        batches,
+        sleep,
+        block,
+        hold_gil,
+        stubborn,
+        leave,
+        segfault,
+        fail,
+        spawn_child,
+    )
+}
+
+
+async def answer(method: str, params: bytes) -> bytes:
+    match method:
+        case "pid":
+            return str(os.getpid()).encode()
+        case "unknown":
+            raise GraphNotFound("nothing", ["echo"])
+        case "update_state":
+            await anyio.sleep(0.2)
+            raise Conflict("The thread is busy")
+        case "sleep":
+            await anyio.sleep(float(params))
+            return str(os.getpid()).encode()
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+    raise ValueError(method)
+
+
+async def run(end: socket.socket) -> None:
+    lanes: Lanes[Stopping] | None = None
+    leaving = False
+
+    def received(batch: list[ToWorker]) -> None:
+        if lanes is not None:
+            lanes.received(batch)
+
+    def lost() -> None:
+        if not leaving:
+            os._exit(1)
+
+    link: Link[ToWorker, FromWorker] = await connect(end, received=received, lost=lost, incoming=ToWorker)
+    code = Path(os.environ["MATINS_CONFIG"]).read_text(encoding="utf-8")
+    if code == "crash":
+        os._exit(9)
+    if code.startswith("broken"):
+        link.post(Failed(code, "trace"))
+    else:
+        watchdog = Watchdog()
+        watchdog.start()
+        lanes = Lanes(execute=execute, stopping=Stopping, answer=answer, beat=watchdog.turned)
+        link.post(Ready(code.encode()))
+        await lanes.run(link)
+    leaving = True
+    link.close()
+    await link.closed.wait()
+
+
+if __name__ == "__main__":
+    tie_to_parent()
+    telemetry.configure(level="INFO", as_json=False)
+    anyio.run(run, take_link())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from matins.workers.pool import Pool
+from matins.workers.process import Launch
+from tests.support.pools import ROOT, Running, RunPool
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture
+def run_pool(tmp_path: Path) -> RunPool:
+    @asynccontextmanager
+    async def running(*, workers: int = 1, lanes: int = 10, surplus_s: float = 30.0) -> AsyncIterator[Running]:
+        code = tmp_path / "code"
+        code.write_text("first")
+        launch = Launch(code, lanes, {"PYTHONPATH": str(ROOT)}, main="tests.support.toy_worker")
+
+        async def on_graphs(graphs: bytes) -> None:
+            held.graphs.append(graphs)
+
+        pool = Pool(
+            launch,
+            workers=workers,
+            on_graphs=on_graphs,
+            on_spawn=lambda pid: held.spawned.append(pid),
+            on_exit=lambda pid: held.exited.append(pid),
+            surplus_s=surplus_s,
+        )
+        held = Running(pool, code)
+        async with anyio.create_task_group() as group:
+            with anyio.fail_after(20):
+                await group.start(pool.run)
+                await held.until(lambda: pool.ready_count == workers + 1)
+            yield held
+            group.cancel_scope.cancel()
+        assert not held.alive, "the pool left processes behind"
+
+    return running
