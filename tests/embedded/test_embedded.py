@@ -144,8 +144,8 @@ def test_a_cold_start_gives_an_empty_durable_utf8_database(opened: Opened, tmp_p
     assert time.monotonic() - begun < 5
     found = execute(
         postgres,
-        "select current_user, current_database(), current_setting('server_encoding'), current_setting('fsync'),"
-        " current_setting('synchronous_commit'), current_setting('listen_addresses'),"
+        "select current_user, current_database(), current_setting('server_encoding'),"
+        " current_setting('fsync'), current_setting('synchronous_commit'), current_setting('listen_addresses'),"
         " current_setting('track_commit_timestamp'), lower('ÄÖ')",
     )
     assert found == [("matins", "matins", "UTF8", "on", "on", "", "on", "äö")]

@@ -46,15 +46,14 @@ PORT: Final = 5432  # only names the socket file; nothing listens on TCP
 UNFINISHED: Final = "postgres-unfinished-"
 SOCKET: Final = f".s.PGSQL.{PORT}"
 
+# Durability (fsync, synchronous_commit, full_page_writes) is on by default and not repeated here: what is given
+# at the start could not be changed by the tests' ALTER SYSTEM.
 SETTINGS: Final = {
     "listen_addresses": "",
     "port": str(PORT),
     "unix_socket_permissions": "0700",
     "max_connections": "100",
     "shared_buffers": "128MB",
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
     "track_commit_timestamp": "on",
     "jit": "off",
     "timezone": "UTC",
@@ -114,8 +113,8 @@ class EmbeddedPostgres:
                 self._create()
             if not self._adopt():
                 self._launch()
-        except BaseException:
-            self._release()
+        except BaseException:  # also Ctrl-C: a server that was just started has nobody else to stop it
+            self.stop()
             raise
 
     def is_running(self) -> bool:
@@ -132,22 +131,23 @@ class EmbeddedPostgres:
                 return False
             self._terminate()  # alive, but its socket is gone: nobody can reach it any more
             self._launch()
-            return True
+            return not self._stopping.is_set()
 
     def stop(self) -> None:
         """Shut the server down (fast; harder when it does not listen) and free the directory.
 
-        Touches nothing unless this object holds the directory: a refused `start` leaves the holder's server be.
+        Touches nothing unless this object holds the directory: a refused `start` leaves all as it is.
         """
         self._stopping.set()
         with self._mutex:
             if self._lock_fd is None:
                 return
-            self._terminate()
-            for name in (SOCKET, SOCKET + ".lock"):
-                (self._socket_dir / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # somebody else's file is in it, or it is gone
-                self._socket_dir.rmdir()
+            if self._pid is not None:  # so the directory was found to be ours
+                self._terminate()
+                for name in (SOCKET, SOCKET + ".lock"):
+                    (self._socket_dir / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    self._socket_dir.rmdir()
             self._release()
 
     def _release(self) -> None:
@@ -189,7 +189,7 @@ class EmbeddedPostgres:
         while not self._stopping.is_set():
             self._clear_remains()
             log_start = self._spawn_server()
-            if self._wait_until_ready(deadline):
+            if self._wait_until_ready(deadline) or self._stopping.is_set():
                 return
             said = self._log.read_bytes()[log_start:].decode(errors="replace")
             if "still in use" not in said or time.monotonic() > deadline:
