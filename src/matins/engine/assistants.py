@@ -1,0 +1,145 @@
+"""Assistants: create, delete, and find the one that a run or a cron names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID, uuid4
+
+import msgspec
+
+from matins.domain.access import EVERYONE, Scope
+from matins.domain.assistants import Assistant
+from matins.domain.configs import mirrored, refuse_both
+from matins.domain.errors import AlreadyExists, AssistantNotFound, GraphNotFound, Invalid, NotFound
+from matins.domain.ids import AssistantId, system_assistant_id
+from matins.storage import assistants, crons
+from matins.storage.pool import Conn
+
+
+class GraphFacts(msgspec.Struct, frozen=True):
+    """What a worker says of a graph: its explicit name, and its description from langgraph.json."""
+
+    name: str | None = None
+    description: str | None = None
+
+
+class Graphs(Protocol):
+    """Whoever knows which graphs are served (the workers' pool)."""
+
+    @property
+    def graphs(self) -> bytes:
+        """The graphs as JSON: graph id -> GraphFacts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantRequest:
+    """What a client asks for when it creates an assistant."""
+
+    graph_id: str
+    assistant_id: AssistantId | None = None
+    name: str = "Untitled"
+    description: str | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    context: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    if_exists: str = "raise"
+
+
+def known(graphs: Graphs) -> dict[str, GraphFacts]:
+    """Give the graphs that are served, by id."""
+    return msgspec.json.decode(graphs.graphs, type=dict[str, GraphFacts])
+
+
+async def create(conn: Conn, request: AssistantRequest, *, graphs: Graphs, scope: Scope) -> Assistant:
+    """Create an assistant, or give the one that has its id when the request allows it. Must be in a transaction.
+
+    Raises: GraphNotFound; AlreadyExists; BadRequest when both configurable and context are given.
+    """
+    served = known(graphs)
+    if request.graph_id not in served:
+        raise GraphNotFound(request.graph_id, list(served))
+    refuse_both(request.config, request.context)
+    config, context = mirrored(request.config, request.context)
+    new = assistants.NewAssistant(
+        assistant_id=request.assistant_id or AssistantId(uuid4()),
+        graph_id=request.graph_id,
+        name=request.name,
+        description=request.description,
+        config=msgspec.json.encode(config),
+        context=msgspec.json.encode(context),
+        metadata=msgspec.json.encode(request.metadata),
+    )
+    inserted = await assistants.insert(conn, new, scope=scope)
+    if inserted is not None:
+        return inserted
+    existing = await assistants.get(conn, new.assistant_id, scope=scope)
+    if existing is None or request.if_exists != "do_nothing":
+        message = f"Assistant {new.assistant_id} already exists"
+        raise AlreadyExists(message)
+    return existing
+
+
+async def delete(conn: Conn, assistant_id: AssistantId, *, scope: Scope) -> None:
+    """Delete an assistant and pause its crons, saying why. Must be in a transaction: it is one fact.
+
+    Raises: AssistantNotFound.
+    """
+    if not await assistants.delete(conn, assistant_id, scope=scope):
+        raise AssistantNotFound(assistant_id)
+    await crons.pause_of_assistant(conn, assistant_id, f"its assistant {assistant_id} was deleted")
+
+
+async def ensure_system(conn: Conn, graphs: Mapping[str, GraphFacts]) -> None:
+    """Make the assistant that stands for each graph, where it is missing."""
+    for graph_id, facts in graphs.items():
+        await assistants.insert(conn, _system(graph_id, facts), scope=EVERYONE)
+
+
+async def resolve(conn: Conn, name_or_id: str, *, graphs: Graphs, scope: Scope) -> Assistant:
+    """Give the assistant that a run or a cron names by its id or by its graph's name.
+
+    A system assistant that was deleted is made again.
+    Raises: Invalid when it is neither an id nor a graph; NotFound when no such assistant is there.
+    """
+    served = known(graphs)
+    if name_or_id in served:
+        assistant_id = system_assistant_id(name_or_id)
+        found = await assistants.get(conn, assistant_id, scope=EVERYONE)
+        return found or await _again(conn, name_or_id, served[name_or_id])
+    try:
+        assistant_id = AssistantId(UUID(name_or_id))
+    except ValueError:
+        message = (
+            f"Invalid assistant: '{name_or_id}'. Must be either:\n- A valid assistant UUID, or\n"
+            f"- One of the registered graphs: {', '.join(sorted(served))}"
+        )
+        raise Invalid(message) from None
+    found = await assistants.get(conn, assistant_id, scope=scope)
+    if found is not None:
+        return found
+    for graph_id, facts in served.items():
+        if system_assistant_id(graph_id) == assistant_id:
+            return await _again(conn, graph_id, facts)
+    message = "Thread or assistant not found."
+    raise NotFound(message)
+
+
+async def _again(conn: Conn, graph_id: str, facts: GraphFacts) -> Assistant:
+    await assistants.insert(conn, _system(graph_id, facts), scope=EVERYONE)
+    made = await assistants.get(conn, system_assistant_id(graph_id), scope=EVERYONE)
+    if made is None:
+        raise AssistantNotFound(system_assistant_id(graph_id))
+    return made
+
+
+def _system(graph_id: str, facts: GraphFacts) -> assistants.NewAssistant:
+    return assistants.NewAssistant(
+        assistant_id=system_assistant_id(graph_id),
+        graph_id=graph_id,
+        name=facts.name or graph_id,
+        description=facts.description,
+        metadata=b'{"created_by":"system"}',
+    )

@@ -1,0 +1,105 @@
+"""This node's lease: the right to hold runs.
+
+    renewed every RENEW_SECONDS, for LEASE_SECONDS, by a thread and a connection of their own: a busy loop here must
+    not cost the lease
+    held     -> claims, starts, writes, streams
+    run out  -> lets nothing out and stops its runs: another node may have them by now
+    regained -> a new tenure; only after one whole lease of it may this node reap others, or the first to come back
+                after an outage would reap everybody
+
+Whether the lease is held is decided here on CLOCK_BOOTTIME, which goes on while the machine sleeps, from the moment
+the last granted renewal was *sent*. Whether another node's has run out is decided by the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import asyncpg
+from anyio.abc import TaskStatus
+
+from matins import telemetry
+from matins.domain.errors import Unavailable
+from matins.domain.ids import NodeId
+from matins.storage import queue
+from matins.storage.pool import connect
+
+RENEW_SECONDS: Final = 3.0
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Lease:
+    """One node's lease, kept by `run`."""
+
+    def __init__(self, dsn: str, *, node_id: NodeId, name: str, version: str) -> None:
+        self.node_id: Final = node_id
+        self._dsn: Final = dsn
+        self._name: Final = name
+        self._version: Final = version
+        self._expires = 0.0
+        self._tenure_s = 0.0
+        self._stopping = threading.Event()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this node may act now."""
+        return time.clock_gettime(_CLOCK) < self._expires
+
+    @property
+    def may_reap(self) -> bool:
+        """Whether the lease has been held without a gap for one whole lease."""
+        return self.is_held and self._tenure_s >= queue.LEASE_SECONDS
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Keep the lease; started when it is first held. Strikes the node off when cancelled."""
+        held = anyio.Event()
+        loop = asyncio.get_running_loop()
+        keeper = threading.Thread(
+            target=lambda: asyncio.run(self._keep(lambda: loop.call_soon_threadsafe(held.set))),
+            name="lease",
+            daemon=True,
+        )
+        keeper.start()
+        try:
+            await held.wait()
+            task_status.started()
+            await anyio.sleep_forever()
+        finally:
+            self._stopping.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(keeper.join, 2.0)
+
+    async def _keep(self, granted: Callable[[], object]) -> None:
+        connection: asyncpg.Connection[asyncpg.Record] | None = None
+        was_held = False
+        while not self._stopping.is_set():
+            sent = time.clock_gettime(_CLOCK)
+            try:
+                with anyio.fail_after(RENEW_SECONDS):
+                    connection = connection or await connect(self._dsn)
+                    self._tenure_s = await queue.renew(
+                        connection, node_id=self.node_id, name=self._name, version=self._version
+                    )
+                self._expires = sent + queue.LEASE_SECONDS
+                if not was_held:
+                    granted()
+                was_held = True
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable) as away:
+                telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away) or type(away).__name__)
+                if connection is not None:
+                    connection.terminate()
+                connection = None
+            pause_s = RENEW_SECONDS if connection is not None else 0.2
+            await asyncio.get_running_loop().run_in_executor(None, self._stopping.wait, pause_s)
+        if connection is not None:
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                with anyio.fail_after(1):
+                    await queue.leave(connection, [self.node_id])
+            connection.terminate()

@@ -1,0 +1,87 @@
+"""Claim runs for the lanes that are free, as soon as there is one of each.
+
+Woken by whatever makes a run claimable here; a poll is behind it, for what other nodes do and for wakes that were
+lost. A lane is reserved before a run is claimed, so that nothing is claimed that cannot start.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from matins import telemetry
+from matins.domain.errors import Unavailable
+from matins.domain.runs import Run
+from matins.engine.lease import Lease
+from matins.engine.queue.lane import Lanes
+from matins.storage import queue
+from matins.storage.pool import Conn, Pool
+from matins.workers.pool import Pool as Workers
+
+POLL_SECONDS: Final = 1.0
+BATCH: Final = 50
+
+
+class Wake:
+    """A flag that many may raise and one waits for."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def __call__(self) -> None:
+        """Raise it."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until it is raised, or for `timeout_s` seconds, and lower it."""
+        with anyio.move_on_after(timeout_s):
+            await self._event.wait()
+        self._event = anyio.Event()
+
+
+class Claimer:
+    """Takes runs from the queue to the lanes of this node."""
+
+    def __init__(self, *, pool: Pool, workers: Workers, lanes: Lanes, lease: Lease, wake: Wake) -> None:
+        self._pool: Final = pool
+        self._workers: Final = workers
+        self._lanes: Final = lanes
+        self._lease: Final = lease
+        self._wake: Final = wake
+        self.is_draining = False
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Claim until cancelled; with `is_draining` set, claim nothing."""
+        task_status.started()
+        while True:
+            pause_s = POLL_SECONDS
+            try:
+                if self._lease.is_held and not self.is_draining:
+                    claimed = await self._claim()
+                    if claimed:
+                        continue
+                    due_s = await self._pool.run(queue.seconds_to_next_due, transaction=False)
+                    pause_s = min(POLL_SECONDS, max(due_s, 0.001)) if due_s is not None else POLL_SECONDS
+            except Unavailable as away:
+                telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+            await self._wake.wait(pause_s)
+
+    async def _claim(self) -> int:
+        """Fill the free lanes and give how many runs were started."""
+        reservations = [kept for _ in range(BATCH) if (kept := self._workers.reserve()) is not None]
+        if not reservations:
+            return 0
+        try:
+
+            async def work(conn: Conn) -> list[Run]:
+                return await queue.claim(conn, node_id=self._lease.node_id, limit=len(reservations))
+
+            runs = await self._pool.run(work)
+            for run in runs:
+                self._lanes.start(run, reservations.pop())
+        finally:
+            for reservation in reservations:
+                reservation.release()
+        return len(runs)

@@ -1,0 +1,260 @@
+"""Runs under way here: each from its claim to its settling, through a worker.
+
+What came of it in the worker decides what is written: settled, put back into the queue, or nothing, when another
+attempt holds the run. What is streamed and answered leaves this node only while it holds its lease, and after the
+database has it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+
+from matins import telemetry
+from matins.domain.errors import LeaseLost, Unavailable
+from matins.domain.frames import ERROR, Frame
+from matins.domain.ids import RunId
+from matins.domain.runs import CRASH_LIMIT, Change, Held, Run, RunError, RunKwargs, StopReason
+from matins.engine.lease import Lease
+from matins.engine.streams.hub import Hub
+from matins.storage import frames as frame_log
+from matins.storage import queue
+from matins.storage.pool import Conn, Pool
+from matins.workers.flight import Abandoned, Died, NotStarted, Outcome
+from matins.workers.pool import Pool as Workers
+from matins.workers.pool import Reservation
+from matins.workers.protocol import Execute, Settled
+
+_CHANGES: Final = {
+    "success": Change.SUCCEEDED,
+    "error": Change.FAILED,
+    "timeout": Change.TIMED_OUT,
+    "stopped": Change.STOPPED,
+}
+
+CANCELLED: Final = msgspec.json.encode(
+    RunError("UserInterrupt", "interrupt requested via POST /threads/{thread_id}/runs/{run_id}/cancel")
+)
+"""Source: observed as Thread.error after a cancellation."""
+
+
+class Lanes:
+    """The runs that this node has under way."""
+
+    def __init__(self, *, pool: Pool, workers: Workers, hub: Hub, lease: Lease, wake: Callable[[], None]) -> None:
+        self._pool: Final = pool
+        self._workers: Final = workers
+        self._hub: Final = hub
+        self._lease: Final = lease
+        self._wake: Final = wake
+        self._held: dict[RunId, Held] = {}
+        self._group: TaskGroup | None = None
+        self._emptied = anyio.Event()
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Be the home of all lanes; they end with it."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            task_status.started()
+            await anyio.sleep_forever()
+
+    @property
+    def held(self) -> list[Held]:
+        """What is under way here."""
+        return list(self._held.values())
+
+    def holds(self, run_id: RunId) -> bool:
+        """Whether the run is under way here."""
+        return run_id in self._held
+
+    def start(self, run: Run, reservation: Reservation) -> None:
+        """Start a run that this node has just claimed, in a lane that was kept for it."""
+        if self._group is None:
+            raise RuntimeError("Lanes.run has not started")
+        self._held[run.run_id] = run.held
+        self._group.start_soon(self._carry, run, reservation)
+
+    def stop(self, run_id: RunId, reason: StopReason) -> bool:
+        """Ask a run's lane to stop; False when it is not under way here."""
+        held = self._held.get(run_id)
+        return held is not None and self._workers.stop((held.run_id, held.attempt), reason)
+
+    async def hand_back(self, *, grace_s: float) -> None:
+        """Let the lanes finish for `grace_s` seconds, then put what is left back into the queue, uncharged."""
+        with anyio.move_on_after(grace_s):
+            while self._held:
+                self._emptied = anyio.Event()
+                await self._emptied.wait()
+        left = self.held
+        for held in left:
+            self._workers.stop((held.run_id, held.attempt), StopReason.DRAIN)
+        if left:
+            await self._release(left, charge=0)
+
+    async def _carry(self, run: Run, reservation: Reservation) -> None:
+        """One run, from its claim to its end here."""
+        try:
+            await self._execute(run, reservation)
+        except LeaseLost:
+            telemetry.log().info(telemetry.RUN_REAPED, run_id=str(run.run_id), attempt=run.attempt)
+        except Unavailable as away:
+            # The database stayed away: the lease runs out and some node takes the run up again.
+            telemetry.log().warning(telemetry.DATABASE_AWAY, run_id=str(run.run_id), error=str(away))
+        finally:
+            reservation.release()
+            if self._held.get(run.run_id) == run.held:
+                del self._held[run.run_id]
+            self._emptied.set()
+            self._wake()
+
+    async def _execute(self, run: Run, reservation: Reservation) -> None:
+        seq = 0
+        try:
+            if run.stop is not None:  # asked to stop while it was on its way back into the queue
+                reservation.release()
+                await self._settle(run, Settled(run.run_id, run.attempt, "stopped", reply=b"{}"), 0)
+                return
+            kwargs = msgspec.json.decode(run.kwargs, type=RunKwargs)
+            log = _Log(self._pool, run.held) if kwargs.resumable else None
+            if log is not None:
+                await log.open()
+            outcome = await self._workers.execute(reservation, _order(run), partial(self._pass_on, run, log))
+            seq = log.seq if log else 0
+            await self._conclude(run, outcome, seq)
+        except (LeaseLost, Unavailable):
+            raise
+        except Exception as unexpected:  # the wall of a lane: one run that cannot be recorded ends as an error
+            telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
+            await self._fail(run, RunError(type(unexpected).__name__, "The run's result could not be recorded."), seq)
+
+    async def _pass_on(self, run: Run, log: _Log | None, frames: list[Frame]) -> None:
+        """Keep frames, if the run is resumable, then hand them to those who listen."""
+        if not self._lease.is_held:
+            raise LeaseLost(str(run.run_id))
+        if log is not None:
+            frames = await log.keep(frames)
+        self._hub.publish(run.run_id, frames)
+
+    async def _conclude(self, run: Run, outcome: Outcome, seq: int) -> None:
+        """Write what became of the run in its worker."""
+        match outcome:
+            case Settled(outcome="lost"):
+                raise LeaseLost(str(run.run_id))
+            case Settled(outcome="stopped", reason=StopReason.DRAIN.value):
+                await self._release([run.held], charge=0)
+            case Settled():
+                await self._settle(run, outcome, seq)
+            case NotStarted():
+                await self._release([run.held], charge=0)
+            case Abandoned():
+                await self._settle(run, Settled(run.run_id, run.attempt, "stopped", has_next=True, reply=b"{}"), seq)
+            case Died():
+                await self._after_death(run, outcome, seq)
+
+    async def _after_death(self, run: Run, death: Died, seq: int) -> None:
+        """Charge the run for its process's death; end it when that was once too often."""
+        if run.crashes + 1 < CRASH_LIMIT:
+            await self._release([run.held], charge=1)
+            return
+        message = f"The process that ran this died {run.crashes + 1} times, the last time of {death.cause}."
+        await self._fail(run, RunError("WorkerDied", message), seq)
+
+    async def _fail(self, run: Run, failure: RunError, seq: int) -> None:
+        """End the run as an error of ours."""
+        error = msgspec.json.encode(failure)
+        self._hub.publish(run.run_id, [Frame(ERROR, error)])
+        reply = b'{"__error__":' + error + b"}"
+        await self._settle(run, Settled(run.run_id, run.attempt, "error", error=error, reply=reply), seq)
+
+    async def _settle(self, run: Run, settled: Settled, seq: int) -> None:
+        """Record the end, then tell those who wait for it. A database that is away is waited for, while we may."""
+        stopped = settled.outcome == "stopped"
+        end = queue.End(
+            change=_CHANGES[settled.outcome],
+            values=settled.values,
+            interrupts=settled.interrupts if settled.values is not None else None,
+            has_next=settled.has_next,
+            checkpoint_id=settled.checkpoint_id,
+            error=CANCELLED if stopped else settled.error,
+            event_seq=seq,
+        )
+        tries = 0
+
+        async def write(conn: Conn) -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                await queue.settle(conn, run.held, end)
+            except LeaseLost:
+                # A second try may find the work done by a first whose COMMIT was not answered.
+                if tries == 1:
+                    raise
+
+        while True:
+            if not self._lease.is_held:
+                raise LeaseLost(str(run.run_id))
+            try:
+                await self._pool.run(write)
+                break
+            except Unavailable:
+                continue
+        telemetry.log().debug(
+            telemetry.RUN_ENDED, run_id=str(run.run_id), outcome=settled.outcome, attempt=run.attempt
+        )
+        self._hub.end(run.run_id, settled.reply)
+
+    async def _release(self, held: list[Held], *, charge: int) -> None:
+        released = await self._pool.run(lambda conn: queue.release(conn, held, charge=charge))
+        for each in released:
+            telemetry.log().info(
+                telemetry.RUN_REQUEUED,
+                run_id=str(each.held.run_id),
+                attempt=each.held.attempt,
+                crashes=each.crashes,
+            )
+
+
+class _Log:
+    """Numbers a resumable run's frames and keeps them before anyone sees them."""
+
+    def __init__(self, pool: Pool, held: Held) -> None:
+        self.seq = 0
+        self._pool = pool
+        self._held = held
+
+    async def open(self) -> None:
+        """Go on from the thread's last number."""
+        self.seq = await self._pool.run(
+            lambda conn: frame_log.last_seq(conn, self._held.thread_id), transaction=False
+        )
+
+    async def keep(self, frames: list[Frame]) -> list[Frame]:
+        """Give the frames, numbered, once they are kept.
+
+        Raises: LeaseLost when another attempt holds the run.
+        """
+        numbered = [Frame(frame.event, frame.data, self.seq + at) for at, frame in enumerate(frames, 1)]
+        self.seq += len(frames)
+        await self._pool.run(lambda conn: frame_log.append(conn, self._held, numbered), transaction=False)
+        return numbered
+
+
+def _order(run: Run) -> Execute:
+    return Execute(
+        run_id=run.run_id,
+        thread_id=run.thread_id,
+        attempt=run.attempt,
+        assistant_id=run.assistant_id,
+        kwargs=run.kwargs,
+        metadata=run.metadata,
+        offered_at=time.monotonic(),
+        creator=run.creator,
+        cron_id=run.cron_id,
+    )
+

@@ -1,0 +1,365 @@
+"""Runs: submit, cancel, delete; and follow one to its end, wherever it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from matins.domain.access import EVERYONE, Scope
+from matins.domain.assistants import Assistant
+from matins.domain.configs import Json, merged_config, mirrored, refuse_both
+from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound, Unavailable
+from matins.domain.frames import Frame
+from matins.domain.ids import RunId, ThreadId, uuid7
+from matins.domain.multitask import decide
+from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
+from matins.engine import assistants
+from matins.engine.lease import Lease
+from matins.engine.queue.lane import Lanes
+from matins.engine.streams.hub import Hub, Subscription
+from matins.storage import frames as frame_log
+from matins.storage import runs, threads
+from matins.storage.pool import Conn, Pool
+from matins.workers.pool import Pool as Workers
+
+HEARTBEAT_SECONDS: Final = 5.0
+"""Source: the contract's heartbeat, independent of other data."""
+
+LOOK_SECONDS: Final = 1.0
+"""How often the database is asked after a run that is followed here and carried elsewhere, or by nobody yet."""
+
+STOP_PATIENCE_SECONDS: Final = 12.0
+"""How long `cancel` waits for a run to stop: its lane has 10 s, then it is settled over its head."""
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What a client asks for when it creates a run. Source: wire contract of run creation."""
+
+    assistant_id: str
+    input: object = None
+    command: object = None
+    checkpoint: Json | None = None
+    metadata: Json = field(default_factory=dict)
+    config: Json = field(default_factory=dict)
+    context: Json = field(default_factory=dict)
+    webhook: str | None = None
+    interrupt_before: str | list[str] | None = None
+    interrupt_after: str | list[str] | None = None
+    stream_mode: list[str] = field(default_factory=lambda: ["values"])
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    multitask_strategy: str = "enqueue"
+    if_not_exists: str = "reject"
+    after_seconds: float = 0
+    durability: str = "async"
+    on_completion: str = "delete"
+    feedback_keys: list[str] | None = None
+
+
+def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> bytes:
+    """Give what a run executes, as JSON: the request's, over what the assistant brings."""
+    config, context = mirrored(request.config, request.context)
+    base_config = msgspec.json.decode(assistant.config, type=dict[str, object])
+    base_context = msgspec.json.decode(assistant.context, type=dict[str, object])
+    return msgspec.json.encode(
+        RunKwargs(
+            graph_id=assistant.graph_id,
+            input=request.input,
+            command=request.command,
+            config=merged_config(base_config, config),
+            context={**base_context, **context},
+            stream_mode=request.stream_mode,
+            stream_subgraphs=request.stream_subgraphs,
+            resumable=request.stream_resumable,
+            interrupt_before=request.interrupt_before,
+            interrupt_after=request.interrupt_after,
+            checkpoint=request.checkpoint,
+            durability=request.durability,
+            temporary=temporary,
+            webhook=request.webhook,
+            feedback_keys=request.feedback_keys,
+        )
+    )
+
+
+def metadata_of(metadata: Mapping[str, object], assistant: Assistant) -> Json:
+    """Give a run's metadata: the assistant's, what the client said, and whose run it is."""
+    return {
+        **msgspec.json.decode(assistant.metadata, type=dict[str, object]),
+        **metadata,
+        "graph_id": assistant.graph_id,
+        "assistant_id": str(assistant.assistant_id),
+    }
+
+
+class Runs:
+    """Runs as clients deal with them."""
+
+    def __init__(
+        self, *, pool: Pool, workers: Workers, lanes: Lanes, hub: Hub, lease: Lease, wake: Callable[[], None]
+    ) -> None:
+        self._pool: Final = pool
+        self._workers: Final = workers
+        self._lanes: Final = lanes
+        self._hub: Final = hub
+        self._lease: Final = lease
+        self._wake: Final = wake
+        self.is_draining = False
+
+    async def submit(
+        self, request: RunRequest, *, run_id: RunId, thread_id: ThreadId | None, scope: Scope
+    ) -> Run:
+        """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
+
+        Raises: NotFound, ThreadBusy, Invalid, Unavailable.
+        """
+        refuse_both(request.config, request.context)
+        fresh = thread_id is None
+        on = thread_id or ThreadId(uuid7())
+        may_claim = request.after_seconds <= 0 and self._lease.is_held and not self.is_draining
+        reservation = self._workers.reserve() if may_claim else None
+        tries = 0
+
+        async def work(conn: Conn) -> Run:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # the COMMIT of a former try may have gone through
+                already = await runs.get(conn, run_id, thread_id=on, scope=scope)
+                if already is not None:
+                    return already
+            claims = reservation is not None
+            return await self._insert(conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims)
+
+        try:
+            run = await self._pool.run(work)
+        except BaseException:
+            if reservation is not None:
+                reservation.release()
+            raise
+        if reservation is not None:
+            if run.status is RunStatus.RUNNING and not self._lanes.holds(run.run_id):
+                self._lanes.start(run, reservation)
+            else:
+                reservation.release()
+        if run.status is RunStatus.PENDING:
+            self._wake()
+        return run
+
+    async def _insert(
+        self,
+        conn: Conn,
+        request: RunRequest,
+        run_id: RunId,
+        thread_id: ThreadId,
+        *,
+        scope: Scope,
+        fresh: bool,
+        claims: bool,
+    ) -> Run:
+        assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
+        temporary = fresh and request.on_completion == "delete"
+        metadata = metadata_of(request.metadata, assistant)
+        encoded = msgspec.json.encode(metadata)
+        made = fresh
+        if fresh:
+            await threads.insert(conn, thread_id, scope=scope, metadata=encoded)
+        elif await threads.lock(conn, thread_id, scope=scope) is None:
+            if request.if_not_exists == "create":
+                made = await threads.insert(conn, thread_id, scope=scope, metadata=encoded) is not None
+            if not made and await threads.lock(conn, thread_id, scope=scope) is None:
+                message = "Thread or assistant not found."
+                raise NotFound(message)
+        in_flight = [] if made else await runs.in_flight(conn, thread_id)
+        decide(request.multitask_strategy, in_flight=len(in_flight))
+        kwargs = kwargs_of(request, assistant, temporary=temporary)
+        run = await runs.insert(
+            conn,
+            NewRun(
+                run_id=run_id,
+                thread_id=thread_id,
+                assistant_id=assistant.assistant_id,
+                metadata=encoded,
+                kwargs=kwargs,
+                multitask_strategy=request.multitask_strategy,
+                temporary=temporary,
+                after_seconds=request.after_seconds,
+            ),
+            scope=scope,
+            claimed_by=self._lease.node_id if claims and not in_flight else None,
+        )
+        whose = {"graph_id": assistant.graph_id, "assistant_id": str(assistant.assistant_id)}
+        config = msgspec.json.decode(kwargs, type=RunKwargs).config
+        await threads.occupy(
+            conn, thread_id, metadata=msgspec.json.encode(whose), config=msgspec.json.encode(config)
+        )
+        return run
+
+    async def cancel(
+        self, thread_id: ThreadId, run_id: RunId, *, scope: Scope, wait: bool
+    ) -> None:
+        """Stop a run: a pending one at once, a running one through its lane.
+
+        With `wait`, returns when nothing of it executes any more, or it was settled over its head.
+        Raises: NotFound when there is no such run, or it has ended.
+        """
+        with self._hub.subscribe(run_id) as subscription:
+
+            async def work(conn: Conn) -> Run:
+                if await threads.lock(conn, thread_id, scope=scope) is None:
+                    raise ThreadNotFound(thread_id)
+                run = await runs.get(conn, run_id, thread_id=thread_id, scope=scope)
+                if run is None:
+                    message = "No runs found to cancel."
+                    raise NotFound(message)
+                if await runs.cancel_pending(conn, run_id):
+                    await threads.rest(conn, thread_id)
+                elif await runs.ask_to_stop(conn, run_id, StopReason.INTERRUPT) is None:
+                    message = (
+                        "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the "
+                        "runs haven't been deleted or completed."
+                    )
+                    raise NotFound(message)
+                return run
+
+            run = await self._pool.run(work)
+            if run.status is RunStatus.PENDING:
+                self._hub.end(run_id, b"{}")
+                self._wake()
+                return
+            self._lanes.stop(run_id, StopReason.INTERRUPT)
+            if wait:
+                deadline = time.monotonic() + STOP_PATIENCE_SECONDS
+                async for _ in self.follow(run, subscription):
+                    if time.monotonic() > deadline:
+                        return
+
+    async def delete(self, thread_id: ThreadId, run_id: RunId, *, scope: Scope) -> None:
+        """Delete a run in whatever state; one that executes is stopped and can write nothing more.
+
+        Raises: RunNotFound.
+        """
+
+        async def work(conn: Conn) -> RunStatus:
+            if await threads.lock(conn, thread_id, scope=scope) is None:
+                raise RunNotFound(run_id)
+            status = await runs.delete(conn, run_id, thread_id=thread_id, scope=scope)
+            if status is None:
+                raise RunNotFound(run_id)
+            if not status.is_terminal:
+                await threads.rest(conn, thread_id)
+            return status
+
+        if not (await self._pool.run(work)).is_terminal:
+            self._lanes.stop(run_id, StopReason.LOST)
+            self._hub.end(run_id, b"{}")
+            self._wake()
+
+    async def follow(self, run: Run, subscription: Subscription) -> AsyncIterator[list[Frame] | None]:
+        """Give the run's frames as they come, in batches, until it has ended, wherever it runs.
+
+        None says that a heartbeat is due.
+        Raises: Unavailable when the reader fell too far behind.
+        """
+        beat_at = time.monotonic() + HEARTBEAT_SECONDS
+        while True:
+            frames = await subscription.receive(LOOK_SECONDS)
+            if frames:
+                yield frames
+            elif subscription.is_broken:
+                message = "The reader fell too far behind."
+                raise Unavailable(message)
+            elif subscription.has_ended or await self._has_ended(run):
+                return
+            if time.monotonic() >= beat_at:
+                yield None
+                beat_at = time.monotonic() + HEARTBEAT_SECONDS
+
+    async def replay(
+        self, run: Run, subscription: Subscription, *, after: int | None
+    ) -> AsyncIterator[list[Frame] | None]:
+        """Give the run's kept frames after that number, then follow it; with `after` None only what is still to come.
+
+        No frame is given twice: what was kept and is live too is told by its number.
+        """
+        seen = after
+        if after is not None:
+            while True:
+                kept = await self._kept(run, seen or 0)
+                if not kept:
+                    break
+                seen = kept[-1].seq
+                yield kept
+        async for frames in self.follow(run, subscription):
+            if frames is None or seen is None:
+                yield frames
+                continue
+            fresh = [frame for frame in frames if frame.seq == 0 or frame.seq > seen]
+            if fresh:
+                seen = max(seen, fresh[-1].seq)
+                yield fresh
+
+    async def _kept(self, run: Run, after: int) -> list[Frame]:
+        return await self._pool.run(
+            lambda conn: frame_log.read_after(conn, run.run_id, after, limit=_PAGE), transaction=False
+        )
+
+    async def reply(self, run: Run, subscription: Subscription) -> AsyncIterator[bytes | None]:
+        """Give None whenever a heartbeat is due and, when the run has ended, what `wait` and `join` answer."""
+        async for frames in self.follow(run, subscription):
+            if frames is None:
+                yield None
+        if subscription.reply is not None:
+            yield subscription.reply
+        else:
+            yield await self._reply_of(run)
+
+    async def _has_ended(self, run: Run) -> bool:
+        """Ask the database, unless the run is under way here."""
+        if self._lanes.holds(run.run_id):
+            return False
+        now = await self._pool.run(
+            lambda conn: runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE), transaction=False
+        )
+        return now is None or now.status.is_terminal
+
+    async def _reply_of(self, run: Run) -> bytes:
+        """Give the answer of a run that has ended, from what is on record."""
+
+        async def work(conn: Conn) -> tuple[Run | None, threads.Thread | None, RunId | None]:
+            return (
+                await runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE),
+                await threads.get(conn, run.thread_id, scope=EVERYONE),
+                await runs.newest(conn, run.thread_id),
+            )
+
+        ended, thread, newest = await self._pool.run(work)
+        if ended is None or thread is None:
+            return b"{}"
+        if ended.status in (RunStatus.ERROR, RunStatus.TIMEOUT) and ended.error is not None:
+            return b'{"__error__":' + ended.error + b"}"
+        if newest == run.run_id or ended.last_checkpoint_id is None:
+            return _with_interrupts(thread.values, thread.interrupts)
+        asked: Json = {
+            "graph_id": msgspec.json.decode(run.kwargs, type=RunKwargs).graph_id,
+            "thread_id": str(run.thread_id),
+            "checkpoint_id": ended.last_checkpoint_id,
+        }
+        state = await self._workers.call("state", msgspec.json.encode(asked), timeout_s=30)
+        return bytes(msgspec.json.decode(state, type=dict[str, msgspec.Raw])["values"])
+
+
+def _with_interrupts(values: bytes | None, interrupts: bytes | None) -> bytes:
+    """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any."""
+    pending = msgspec.json.decode(interrupts, type=dict[str, list[dict[str, object]]]) if interrupts else {}
+    if not pending:
+        return values or b"{}"
+    state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values else {}
+    asked = [{"value": each.get("value"), "id": each.get("id")} for task in pending.values() for each in task]
+    return msgspec.json.encode({**state, "__interrupt__": asked})

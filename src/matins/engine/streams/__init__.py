@@ -1,0 +1,1 @@
+"""What a run streams, from its lane to those who listen."""
