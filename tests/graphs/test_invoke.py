@@ -1,18 +1,30 @@
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import anyio
 import msgspec
 import pytest
 
 from matins import manifest
+from matins.domain.frames import Frame
+from matins.domain.runs import Held, StopReason
 from matins.graphs.registry import Registry
+from matins.graphs.state import answer
 from matins.storage.pool import Pool
-from tests.support.orders import Lane, claim, order
+from matins.workers.protocol import Settled
+from tests.support import rows
+from tests.support.orders import Lane, claim, finish, order
 
 pytestmark = pytest.mark.anyio
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "langgraph.json"
+Project = Callable[..., Registry]
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +36,480 @@ def human(text: str) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": text}]}
 
 
+def reply(settled: Settled) -> Any:
+    return msgspec.json.decode(settled.reply)
+
+
+def values(settled: Settled) -> Any:
+    return msgspec.json.decode(settled.values or b"null")
+
+
+async def checkpoints(pool: Pool, held: Held) -> int:
+    async with pool.connection() as conn:
+        found: int = await conn.fetchval(
+            "SELECT count(*) FROM checkpoints WHERE thread_id = $1", str(held.thread_id)
+        )
+    return found
+
+
+# How it ends
+
+
 async def test_an_echo_run_streams_its_values_and_settles_with_them(pool: Pool, examples: Registry) -> None:
     held = await claim(pool)
     lane = Lane(examples, pool)
     settled = await lane.execute(order(held, "echo", input=human("hi")))
     assert settled.outcome == "success"
-    values = msgspec.json.decode(settled.values or b"")
-    assert [message["content"] for message in values["messages"]] == ["hi", "hi"]
-    assert msgspec.json.decode(settled.reply) == values
+    assert [message["content"] for message in values(settled)["messages"]] == ["hi", "hi"]
+    assert reply(settled) == values(settled)
     assert settled.has_next is False
     assert settled.checkpoint_id is not None
     assert lane.events == ["metadata", "values", "values"]
     assert lane.frames[0][1] == {"run_id": str(held.run_id), "attempt": 1}
-    assert lane.frames[-1][1] == values
+    assert lane.frames[-1][1] == values(settled)
+
+
+async def test_a_second_run_adds_to_the_thread(pool: Pool, examples: Registry) -> None:
+    first = await claim(pool)
+    await Lane(examples, pool).execute(order(first, "echo", input=human("one")))
+    second = await claim(pool, thread_id=first.thread_id)
+    settled = await Lane(examples, pool).execute(order(second, "echo", input=human("two")))
+    assert [m["content"] for m in values(settled)["messages"]] == ["one", "one", "two", "two"]
+
+
+async def test_a_graph_that_raises_ends_as_an_error_with_its_own_words(pool: Pool, examples: Registry) -> None:
+    lane = Lane(examples, pool)
+    settled = await lane.execute(order(await claim(pool), "failing", input={"x": 1}))
+    assert settled.outcome == "error"
+    assert msgspec.json.decode(settled.error or b"") == {"error": "ValueError", "message": "boom happened"}
+    assert settled.reply == b'{"__error__":{"error":"ValueError","message":"boom happened"}}'
+    assert lane.frames[-1] == ("error", {"error": "ValueError", "message": "boom happened"})
+    assert (values(settled), settled.has_next) == ({"x": 1}, True)
+
+
+async def test_an_interrupt_is_a_success_that_asks_and_a_resume_goes_on(pool: Pool, examples: Registry) -> None:
+    held = await claim(pool)
+    lane = Lane(examples, pool)
+    settled = await lane.execute(
+        order(held, "ask", input={"question": "name?"}, stream_mode=["values", "updates"])
+    )
+    assert (settled.outcome, settled.has_next) == ("success", True)
+    (asked,) = msgspec.json.decode(settled.interrupts).values()
+    (item,) = reply(settled)["__interrupt__"]
+    assert asked == [{"id": item["id"], "value": {"q": "name?"}}]
+    assert list(item) == ["value", "id", "response_schema"]
+    assert item["response_schema"] is None
+    assert re.fullmatch("[0-9a-f]{32}", item["id"])
+    assert lane.frames[1:] == [
+        ("values", {"question": "name?"}),
+        ("updates", {"__interrupt__": [item]}),
+        ("values", {"question": "name?", "__interrupt__": [item]}),
+    ]
+    assert values(settled) == {"question": "name?"}
+    await finish(pool, held)
+    for resume in ("Ada", {item["id"]: "Ada"}):
+        again = await claim(pool)
+        await Lane(examples, pool).execute(order(again, "ask", input={"question": "name?"}))
+        then = await claim(pool, thread_id=again.thread_id)
+        asked_id = resume
+        if isinstance(resume, dict):
+            state = await answer(
+                "state",
+                json.dumps({"graph_id": "ask", "thread_id": str(again.thread_id)}).encode(),
+                registry=examples,
+                pool=pool,
+            )
+            asked_id = {json.loads(state)["interrupts"][0]["id"]: "Ada"}
+        settled = await Lane(examples, pool).execute(order(then, "ask", command={"resume": asked_id}))
+        assert (values(settled)["answer"], settled.has_next) == ("Thank you, Ada.", False)
+        assert settled.interrupts == b"{}"
+
+
+async def test_a_breakpoint_stops_before_the_node_and_null_goes_on(pool: Pool, examples: Registry) -> None:
+    held = await claim(pool)
+    lane = Lane(examples, pool)
+    settled = await lane.execute(
+        order(held, "echo", input=human("hi"), interrupt_before="*", stream_mode=["updates"])
+    )
+    assert (settled.outcome, settled.has_next, settled.interrupts) == ("success", True, b"{}")
+    assert lane.frames[1:] == [("updates", {"__interrupt__": []})]
+    assert "__interrupt__" not in reply(settled)
+    then = await claim(pool, thread_id=held.thread_id)
+    settled = await Lane(examples, pool).execute(order(then, "echo", input=None))
+    assert (len(values(settled)["messages"]), settled.has_next) == (2, False)
+
+
+GOTO = """
+from typing import TypedDict
+from langgraph.graph import START, END, StateGraph
+class State(TypedDict, total=False):
+    x: int
+    seen: str
+def one(state: State): return {"seen": "one"}
+def two(state): return {"seen": f"two {state.get('x')}"}
+graph = StateGraph(State).add_node(one).add_node(two).add_edge(START, "one").add_edge("one", END).compile()
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "seen"),
+    [
+        ({"goto": "two"}, "two 1"),
+        ({"goto": ["two"]}, "two 1"),
+        ({"goto": {"node": "two", "input": {"x": 9}}}, "two 9"),
+        ({"goto": "two", "update": {"x": 5}}, "two 5"),
+        ({"goto": "two", "update": [["x", 6]]}, "two 6"),
+        ({}, "one"),
+    ],
+)
+async def test_a_command_goes_where_it_says(pool: Pool, project: Project, command: object, seen: str) -> None:
+    registry = project(GOTO, "graph")
+    held = await claim(pool)
+    await Lane(registry, pool).execute(order(held, "graph", input={"x": 1}))
+    then = await claim(pool, thread_id=held.thread_id)
+    settled = await Lane(registry, pool).execute(order(then, "graph", input={"x": 77}, command=command))
+    assert (settled.outcome, values(settled)["seen"]) == ("success", seen)
+
+
+async def test_a_run_may_start_from_an_older_checkpoint(pool: Pool, examples: Registry) -> None:
+    held = await claim(pool)
+    first = await Lane(examples, pool).execute(order(held, "echo", input=human("one")))
+    second = await claim(pool, thread_id=held.thread_id)
+    await Lane(examples, pool).execute(order(second, "echo", input=human("two")))
+    third = await claim(pool, thread_id=held.thread_id)
+    fork = {"checkpoint_id": first.checkpoint_id}
+    settled = await Lane(examples, pool).execute(order(third, "echo", input=human("2"), checkpoint=fork))
+    assert [m["content"] for m in values(settled)["messages"]] == ["one", "one", "2", "2"]
+
+
+async def test_a_run_without_input_on_a_fresh_thread_is_an_error(pool: Pool, examples: Registry) -> None:
+    settled = await Lane(examples, pool).execute(order(await claim(pool), "echo", input=None))
+    assert reply(settled)["__error__"]["error"] == "EmptyInputError"
+    assert settled.values is None
+
+
+async def test_a_recursion_limit_is_kept(pool: Pool, examples: Registry) -> None:
+    run = order(await claim(pool), "slow", input={"delay": 0, "steps": 9}, config={"recursion_limit": 3})
+    settled = await Lane(examples, pool).execute(run)
+    assert reply(settled)["__error__"]["error"] == "GraphRecursionError"
+
+
+async def test_an_unknown_graph_is_an_error_and_not_a_crash(pool: Pool, examples: Registry) -> None:
+    settled = await Lane(examples, pool).execute(order(await claim(pool), "nope", input={}))
+    assert reply(settled)["__error__"]["error"] == "GraphNotFound"
+
+
+LEAVING = """
+import asyncio, sys
+from typing import TypedDict
+from langgraph.graph import START, StateGraph
+class State(TypedDict, total=False):
+    how: str
+class Shy(Exception):
+    def __str__(self): raise RuntimeError("no")
+def throw(how):
+    if how == "exit": sys.exit("enough")
+    if how == "key": raise KeyboardInterrupt
+    if how == "cancel": raise asyncio.CancelledError
+    if how == "shy": raise Shy
+    if how == "surrogate": raise ValueError("bad \\ud800 \\x00")
+async def a(state: State): throw(state["how"])
+def s(state: State): throw(state["how"])
+asynchronous = StateGraph(State).add_node(a).add_edge(START, "a").compile()
+synchronous = StateGraph(State).add_node(s).add_edge(START, "s").compile()
+def factory(): sys.exit("never")
+"""
+
+
+@pytest.mark.parametrize("graph", ["asynchronous", "synchronous"])
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("exit", "SystemExit", "enough"),
+        ("key", "KeyboardInterrupt", ""),
+        ("cancel", "NodeCancelledError", None),
+        ("shy", "Shy", ""),
+        ("surrogate", "ValueError", "bad \ufffd \ufffd"),
+    ],
+)
+async def test_whatever_a_node_raises_ends_its_run_and_nothing_else(
+    pool: Pool, project: Project, graph: str, how: str, error: str, message: str | None
+) -> None:
+    settled = await Lane(project(LEAVING, graph), pool).execute(
+        order(await claim(pool), graph, input={"how": how})
+    )
+    failure = reply(settled)["__error__"]
+    assert (settled.outcome, failure["error"]) == ("error", error)
+    assert message is None or failure["message"] == message
+
+
+async def test_a_factory_that_exits_ends_its_run(pool: Pool, project: Project) -> None:
+    settled = await Lane(project(LEAVING, "factory"), pool).execute(order(await claim(pool), "factory", input={}))
+    assert reply(settled)["__error__"] == {"error": "SystemExit", "message": "never"}
+
+
+# What a graph is told
+
+
+TOLD = """
+from dataclasses import dataclass
+from typing import Any, TypedDict
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
+class State(TypedDict, total=False):
+    told: Any
+@dataclass
+class Context:
+    model: str = "small"
+def tell(state: State, config: RunnableConfig, runtime: Runtime):
+    own = {k: v for k, v in config["configurable"].items() if not k.startswith(("__", "checkpoint"))}
+    about = {"metadata": config["metadata"], "context": runtime.context, "tags": config.get("tags")}
+    return {"told": {"configurable": own, **about}}
+plain = StateGraph(State).add_node(tell).add_edge(START, "tell").compile()
+typed = StateGraph(State, context_schema=Context).add_node(tell).add_edge(START, "tell").compile()
+"""
+
+
+async def test_a_graph_knows_its_run(pool: Pool, project: Project) -> None:
+    held = await claim(pool)
+    config = {"configurable": {"user_id": "mallory", "c": 1, "__pregel_read": "x"}, "tags": ["t1"]}
+    told = values(
+        await Lane(project(TOLD, "plain"), pool).execute(
+            order(held, "plain", input={"told": 0}, config=config, metadata={"mm": 1, "run_id": "forged"})
+        )
+    )["told"]
+    assert told["configurable"] == {
+        "c": 1, "thread_id": str(held.thread_id), "run_id": str(held.run_id), "assistant_id": str(rows_assistant()),
+        "graph_id": "plain", "user_id": "",
+    }  # fmt: skip
+    assert told["tags"] == ["t1"]
+    expected = {"mm": 1, "graph_id": "plain", "run_id": str(held.run_id), "run_attempt": 1}
+    assert expected.items() <= told["metadata"].items()
+    assert {"assistant_id", "thread_id", "langgraph_version", "matins_version"} <= told["metadata"].keys()
+
+
+def rows_assistant() -> object:
+    return order(Held(uuid4(), uuid4(), 1), "x").assistant_id  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("graph", "given", "context"),
+    [
+        ("typed", {"context": {"model": "big"}}, {"model": "big"}),
+        ("typed", {"config": {"configurable": {"model": "big", "other": 1}}}, {"model": "big"}),
+        ("typed", {}, {"model": "small"}),
+        ("plain", {"context": {"c": 1}}, {"c": 1}),
+        ("plain", {"config": {"configurable": {"c": 1}}}, {"c": 1}),
+        ("plain", {}, None),
+    ],
+)
+async def test_context_and_configurable_mirror_each_other(
+    pool: Pool, project: Project, graph: str, given: dict[str, Any], context: object
+) -> None:
+    run = order(await claim(pool), graph, input={"told": 0}, **given)
+    told = values(await Lane(project(TOLD, graph), pool).execute(run))["told"]
+    assert told["context"] == context
+    if "context" in given:
+        assert given["context"].items() <= told["configurable"].items()
+
+
+# Stops
+
+
+WORK = """
+import anyio
+from typing import TypedDict
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, END, StateGraph
+started = []
+class State(TypedDict, total=False):
+    n: int
+    stubborn: bool
+async def step(state: State):
+    started.append(state.get("n", 0))
+    get_stream_writer()(state.get("n", 0))
+    try:
+        await anyio.sleep(0.02 if state.get("n", 0) != 2 else 0.2)
+    except BaseException:
+        if not state.get("stubborn"): raise
+    return {"n": state.get("n", 0) + 1}
+def more(state): return "step" if state["n"] < 6 else END
+graph = StateGraph(State).add_node(step).add_edge(START, "step").add_conditional_edges("step", more).compile()
+"""
+
+
+def started(registry: Registry) -> list[int]:
+    entry = registry._entries["graph"]
+    assert entry.graph is not None
+    node: Any = entry.graph.nodes["step"].bound
+    found: list[int] = node.afunc.__globals__["started"]
+    return found
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_an_interrupted_run_keeps_its_last_checkpoint_and_knows_what_is_left(
+    pool: Pool, project: Project, durability: str, stubborn: bool
+) -> None:
+    registry = project(WORK, "graph")
+    lane = Lane(registry, pool)
+
+    def stop_at_two(frame: Frame) -> None:
+        if frame.event == "custom" and frame.data == b"2":
+            lane.stop.ask(StopReason.INTERRUPT)
+
+    lane.on_frame = stop_at_two
+    with anyio.fail_after(5):
+        settled = await lane.execute(
+            order(
+                await claim(pool), "graph", input={"n": 0, "stubborn": stubborn}, durability=durability,
+                stream_mode=["custom"],
+            )
+        )  # fmt: skip
+    assert (settled.outcome, settled.reason, settled.reply) == ("stopped", "interrupt", b"{}")
+    assert started(registry) == [0, 1, 2]
+    assert (values(settled)["n"], settled.has_next) == (2, True)
+    assert "error" not in lane.events
+
+
+async def test_a_stop_before_the_start_starts_nothing(pool: Pool, project: Project) -> None:
+    registry = project(WORK, "graph")
+    lane = Lane(registry, pool)
+    lane.stop.ask(StopReason.INTERRUPT)
+    settled = await lane.execute(order(await claim(pool), "graph", input={"n": 0}))
+    assert (settled.outcome, started(registry)) == ("stopped", [])
+
+
+async def test_a_run_that_takes_too_long_says_so(pool: Pool, examples: Registry) -> None:
+    lane = Lane(examples, pool)
+    lane.on_frame = lambda _: lane.stop.ask(StopReason.TIMEOUT)
+    settled = await lane.execute(order(await claim(pool), "slow", input={"delay": 60}))
+    assert (settled.outcome, settled.reason) == ("timeout", "timeout")
+    assert reply(settled)["__error__"]["error"] == "TimeoutError"
+
+
+async def test_a_stop_that_comes_too_late_changes_nothing(pool: Pool, examples: Registry) -> None:
+    lane = Lane(examples, pool)
+    settled = await lane.execute(order(await claim(pool), "echo", input=human("hi")))
+    lane.stop.ask(StopReason.INTERRUPT)
+    await anyio.sleep(0)
+    assert settled.outcome == "success"
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_run_whose_lease_is_taken_starts_no_further_node_and_says_nothing_more(
+    pool: Pool, project: Project, durability: str, stubborn: bool
+) -> None:
+    registry = project(WORK, "graph")
+    held = await claim(pool)
+    lane = Lane(registry, pool)
+    taken = anyio.Event()
+    lane.on_frame = lambda frame: taken.set() if frame.event == "custom" and frame.data == b"2" else None
+    settled: list[Settled] = []
+
+    async def run() -> None:
+        settled.append(
+            await lane.execute(
+                order(held, "graph", input={"n": 0, "stubborn": stubborn}, durability=durability,
+                      stream_mode=["custom", "values"])
+            )
+        )  # fmt: skip
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await taken.wait()
+        async with pool.connection() as conn:  # while node 2 works
+            await rows.take_away(conn, held)
+        sent = len(lane.frames)
+        kept = await checkpoints(pool, held)
+    assert [each.outcome for each in settled] == ["lost"]
+    assert (settled[0].values, settled[0].error) == (None, None)
+    assert started(registry) == [0, 1, 2]
+    assert len(lane.frames) == sent
+    assert await checkpoints(pool, held) == kept
+
+
+# Attempts
+
+
+@pytest.mark.parametrize(("durability", "repeated"), [("sync", [2, 3]), ("exit", [0, 1, 2, 3])])
+async def test_a_new_attempt_goes_on_where_the_last_one_was_saved(
+    pool: Pool, project: Project, durability: str, repeated: list[int]
+) -> None:
+    source = WORK.replace("n\"] < 6", "n\"] < 4")
+    registry = project(source, "graph")
+    held = await claim(pool)
+    lane = Lane(registry, pool)
+    lane.on_frame = lambda frame: lane.stop.ask(StopReason.LOST) if frame.data == b"2" else None
+    run = order(held, "graph", input={"n": 0}, durability=durability, stream_mode=["custom"])
+    assert (await lane.execute(run)).outcome == "lost"
+    async with pool.connection() as conn:
+        if durability == "exit":  # what a process that was killed leaves behind
+            await conn.execute("DELETE FROM checkpoints")
+        await rows.take_away(conn, held)
+    started(registry).clear()
+    again = Lane(registry, pool)
+    settled = await again.execute(msgspec.structs.replace(run, attempt=2))
+    assert (settled.outcome, values(settled)["n"]) == ("success", 4)
+    assert started(registry) == repeated
+    assert again.frames[0] == ("metadata", {"run_id": str(held.run_id), "attempt": 2})
+
+
+async def test_a_new_attempt_that_nothing_was_saved_of_starts_over_on_an_old_thread(
+    pool: Pool, examples: Registry
+) -> None:
+    first = await claim(pool)
+    await Lane(examples, pool).execute(order(first, "echo", input=human("one")))
+    second = await claim(pool, thread_id=first.thread_id, attempt=3)
+    settled = await Lane(examples, pool).execute(order(second, "echo", input=human("two")))
+    assert [m["content"] for m in values(settled)["messages"]] == ["one", "one", "two", "two"]
+
+
+# The way out
+
+
+async def test_a_slow_link_holds_the_graph_and_loses_nothing(pool: Pool, project: Project) -> None:
+    registry = project(
+        """
+import anyio
+from typing import TypedDict
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, END, StateGraph
+class State(TypedDict, total=False):
+    n: int
+written = []
+async def step(state: State):
+    write = get_stream_writer()
+    write("x" * 40_000)
+    written.append(1)
+    return {"n": state.get("n", 0) + 1}
+def more(state): return "step" if state["n"] < 20 else END
+graph = StateGraph(State).add_node(step).add_edge(START, "step").add_conditional_edges("step", more).compile()
+""",
+        "graph",
+    )
+    entry = registry._entries["graph"]
+    assert entry.graph is not None
+    node: Any = entry.graph.nodes["step"].bound
+    written: list[int] = node.afunc.__globals__["written"]
+    lane = Lane(registry, pool)
+    lane.gate = anyio.Event()
+    async with anyio.create_task_group() as group:
+        group.start_soon(
+            lane.execute, order(await claim(pool), "graph", input={"n": 0}, stream_mode=["custom"])
+        )
+        with anyio.move_on_after(1):
+            while len(written) < 20:
+                await anyio.sleep(0.01)
+        assert 1 <= len(written) <= 4  # one batch under way, one outbox full
+        lane.gate.set()
+    assert lane.events == ["metadata"] + ["custom"] * 20
+
+
+async def test_many_events_leave_in_batches_and_in_order(pool: Pool, examples: Registry) -> None:
+    lane = Lane(examples, pool)
+    await lane.execute(order(await claim(pool), "events", input={"n": 5000}, stream_mode=["custom"]))
+    assert [data["i"] for event, data in lane.frames if event == "custom"] == list(range(5000))
+    assert len(lane.batches) < 50

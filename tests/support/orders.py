@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
+import anyio
 import msgspec
 
 from matins.domain.frames import Frame
@@ -51,6 +52,15 @@ async def claim(pool: Pool, *, thread_id: UUID | None = None, attempt: int = 1) 
     return Held(run, thread, attempt)  # type: ignore[arg-type]
 
 
+async def finish(pool: Pool, held: Held) -> None:
+    """End the run in the database."""
+    async with pool.connection() as conn:
+        await conn.execute(
+            "UPDATE matins.run SET status = 'success', node_id = NULL, ended_at = now() WHERE run_id = $1",
+            held.run_id,
+        )
+
+
 @dataclass
 class Lane:
     """Executes orders as a worker's lane would; keeps the frames, in order."""
@@ -60,6 +70,7 @@ class Lane:
     stop: Stopping = field(default_factory=Stopping)
     batches: list[list[Frame]] = field(default_factory=list)
     on_frame: Callable[[Frame], None] | None = None
+    gate: anyio.Event | None = None
 
     @property
     def frames(self) -> list[tuple[str, Any]]:
@@ -70,6 +81,8 @@ class Lane:
         return [frame.event for batch in self.batches for frame in batch]
 
     async def _emit(self, batch: list[Frame]) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
         self.batches.append(batch)
         for frame in batch:
             if self.on_frame:

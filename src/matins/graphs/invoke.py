@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -46,6 +47,10 @@ Emit = Callable[[list[Frame]], Awaitable[None]]
 
 OUTBOX_BYTES: Final = 64 * 1024
 """How much may wait for the link before the graph is held: a few hundred tokens, or one large state."""
+
+
+GOODBYE_SECONDS: Final = 2.0
+"""How long the last frames of a stopped or failed run may wait for the link."""
 
 
 class Stopping:
@@ -143,11 +148,11 @@ async def execute(
     async with anyio.create_task_group() as sender:
         sender.start_soon(outbox.send)
         end = await _run(order, registry, pool, outbox, stop)
-        if end.failure is not None and stop.reason is not StopReason.LOST:
+        if end.failure is not None:
             outbox.put(frames.error(end.failure))
-        outbox.close(discard=stop.reason is StopReason.LOST)
-        if stop.reason is StopReason.LOST:
-            sender.cancel_scope.cancel()
+        outbox.close(discard=end.outcome == "lost")
+        if end.outcome != "success":  # a client that does not read must not hold a run that is over
+            sender.cancel_scope.deadline = anyio.current_time() + (0 if end.outcome == "lost" else GOODBYE_SECONDS)
     return _settled(order, end, stop.reason)
 
 
@@ -235,9 +240,20 @@ def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
             raise raised  # not the graph's and not a stop: the worker itself is ending
     original = unwrapped(raised)
     telemetry.log().error(
-        telemetry.RUN_ENDED, run_id=str(order.run_id), attempt=order.attempt, outcome="error", exc_info=original
+        telemetry.RUN_ENDED,
+        run_id=str(order.run_id),
+        attempt=order.attempt,
+        outcome="error",
+        trace=_trace(original),  # not exc_info: renderers show local variables with it, which may be secrets
     )
     return _End("error", RunError(type(original).__name__, _text(original)))
+
+
+def _trace(raised: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(raised))
+    except Exception:  # noqa: BLE001 - a wall: user code, as in _text
+        return type(raised).__name__
 
 
 def _text(raised: BaseException) -> str:

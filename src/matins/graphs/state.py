@@ -1,0 +1,174 @@
+"""What the API asks about a thread's state: read it, list its history, change it.
+
+Parameters and answers are JSON. The shapes are the API's ThreadState; a thread that has no checkpoint has an empty
+one. Whether the thread exists and who may see it is settled before a call gets here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import InvalidUpdateError
+from langgraph.types import PregelTask, StateSnapshot
+
+from matins.domain.access import EVERYONE
+from matins.domain.errors import BadRequest, Conflict, Error, ThreadNotFound
+from matins.domain.ids import ThreadId
+from matins.domain.threads import resting_status
+from matins.graphs.checkpoints import Saver
+from matins.graphs.invoke import interrupts_of
+from matins.graphs.registry import Registry
+from matins.graphs.serde import encode
+from matins.storage import runs, thread_state, threads
+from matins.storage.pool import Conn, Pool
+
+Json = dict[str, Any]
+
+
+class _Asked(msgspec.Struct, kw_only=True):
+    """The parameters of every call; each uses its own."""
+
+    graph_id: str
+    thread_id: UUID
+    checkpoint_id: str | None = None
+    checkpoint: Json | None = None
+    subgraphs: bool = False
+    limit: int = 1
+    before: str | Json | None = None
+    metadata: Json | None = None
+    values: Any = None
+    as_node: str | None = None
+
+    def config(self) -> RunnableConfig:
+        """The thread, or the checkpoint of it that was named."""
+        named = self.checkpoint or {}
+        coordinates = {key: named[key] for key in ("checkpoint_ns", "checkpoint_id", "checkpoint_map") if named.get(key)}
+        if self.checkpoint_id:
+            coordinates["checkpoint_id"] = self.checkpoint_id
+        return {"configurable": {**coordinates, "thread_id": str(self.thread_id)}}
+
+
+async def answer(method: str, params: bytes, *, registry: Registry, pool: Pool) -> bytes:
+    """Answer a Call: `state`, `history` or `update_state`.
+
+    Raises: BadRequest, Conflict, ThreadNotFound, GraphNotFound.
+    """
+    try:
+        asked = msgspec.json.decode(params, type=_Asked)
+    except msgspec.DecodeError as bad:
+        raise BadRequest(str(bad)) from bad
+    match method:
+        case "state":
+            return encode(await _state(asked, registry, pool))
+        case "history":
+            return encode(await _history(asked, registry, pool))
+        case "update_state":
+            return encode(await pool.run(lambda conn: _update(asked, registry, conn)))
+        case _:
+            raise BadRequest(f"Unknown call: {method}")
+
+
+async def _state(asked: _Asked, registry: Registry, pool: Pool) -> Json:
+    config = asked.config()
+    saver = Saver.reading(pool, allowed=registry.allowed)
+    async with registry.open(asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
+        return thread_state_of(await graph.aget_state(config, subgraphs=asked.subgraphs))
+
+
+async def _history(asked: _Asked, registry: Registry, pool: Pool) -> list[Json]:
+    config = asked.config()
+    config["configurable"].pop("checkpoint_id", None)
+    saver = Saver.reading(pool, allowed=registry.allowed)
+    async with registry.open(asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
+        history = graph.aget_state_history(
+            config, filter=asked.metadata, before=_before(asked.before), limit=asked.limit
+        )
+        return [thread_state_of(snapshot) async for snapshot in history]
+
+
+def _before(named: str | Json | None) -> RunnableConfig | None:
+    """Take the three forms that clients send: an id, a checkpoint, a config."""
+    if not named:
+        return None
+    if isinstance(named, dict):
+        inner = named.get("configurable", named)
+        named = inner.get("checkpoint_id") if isinstance(inner, dict) else None
+    if not isinstance(named, str):
+        raise BadRequest("before must name a checkpoint_id")
+    return {"configurable": {"checkpoint_id": named}}
+
+
+async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
+    """Write a checkpoint and what the thread shows of it, in the transaction of `conn`."""
+    thread_id = ThreadId(asked.thread_id)
+    if await threads.lock(conn, thread_id, scope=EVERYONE) is None:
+        raise ThreadNotFound(thread_id)
+    if await runs.in_flight(conn, thread_id):
+        raise Conflict(f"Thread {thread_id} has in-flight runs")
+    config = asked.config()
+    config["configurable"].setdefault("checkpoint_ns", "")
+    config["metadata"] = {"graph_id": asked.graph_id}
+    saver = Saver.for_thread(conn, allowed=registry.allowed)
+    async with registry.open(asked.graph_id, config, checkpointer=saver, access="threads.update") as graph:
+        try:
+            written = await graph.aupdate_state(config, asked.values, as_node=asked.as_node)
+        except Error:
+            raise
+        except InvalidUpdateError as refused:
+            raise BadRequest(str(refused)) from refused
+        except (TypeError, ValueError, LookupError, AttributeError) as raised:
+            # The values went through the user's reducers and writers; what these refuse is the caller's mistake.
+            raise BadRequest(f"The update was refused: {type(raised).__name__}: {raised}") from raised
+        newest = await graph.aget_state({"configurable": {"thread_id": str(thread_id)}})
+    await thread_state.write_state(
+        conn,
+        thread_id,
+        values=encode(newest.values),
+        interrupts=encode(interrupts_of(newest)),
+        status=resting_status(failed=False, has_next=bool(newest.next)),
+    )
+    checkpoint = _checkpoint(written)
+    return {"checkpoint": checkpoint, "configurable": checkpoint, "checkpoint_id": (checkpoint or {}).get("checkpoint_id")}
+
+
+def thread_state_of(snapshot: StateSnapshot) -> Json:
+    """Give a snapshot as the API's ThreadState. Source: observed, wire contract of ThreadState."""
+    checkpoint, parent = _checkpoint(snapshot.config), _checkpoint(snapshot.parent_config)
+    return {
+        "values": snapshot.values,
+        "next": snapshot.next,
+        "tasks": [_task(task) for task in snapshot.tasks],
+        "metadata": snapshot.metadata,
+        "created_at": snapshot.created_at,
+        "checkpoint": checkpoint,
+        "parent_checkpoint": parent,
+        "interrupts": [{"id": each.id, "value": each.value} for each in snapshot.interrupts],
+        "checkpoint_id": checkpoint and checkpoint["checkpoint_id"],
+        "parent_checkpoint_id": parent and parent["checkpoint_id"],
+    }
+
+
+def _task(task: PregelTask) -> Json:
+    nested = task.state
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": task.path,
+        "error": None if task.error is None else task.error if isinstance(task.error, str) else repr(task.error),
+        "interrupts": [{"id": each.id, "value": each.value} for each in task.interrupts],
+        "checkpoint": None if nested is None or isinstance(nested, StateSnapshot) else nested["configurable"],
+        "state": thread_state_of(nested) if isinstance(nested, StateSnapshot) else None,
+        "result": task.result,
+    }
+
+
+def _checkpoint(config: RunnableConfig | None) -> Json | None:
+    """Give the coordinates of a checkpoint; None when the config names a thread alone."""
+    named = cast("Json", (config or {}).get("configurable", {}))
+    if not named.get("checkpoint_id"):
+        return None
+    keys = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint_map")
+    return {key: named[key] for key in keys if key in named}

@@ -1,0 +1,15 @@
+"""What a thread shows of its newest checkpoint, when somebody other than a run has written it."""
+
+from __future__ import annotations
+
+from matins.domain.ids import ThreadId
+from matins.domain.threads import ThreadStatus
+from matins.storage import sql
+from matins.storage.pool import Conn
+
+
+async def write_state(
+    conn: Conn, thread_id: ThreadId, *, values: bytes | None, interrupts: bytes, status: ThreadStatus
+) -> None:
+    """Show the state that was just written, and no error. The caller holds the thread's row; no run is in flight."""
+    await conn.execute(sql.load("thread_state")["write_state"].text, thread_id, values, interrupts, status)
