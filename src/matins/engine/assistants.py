@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -50,7 +51,13 @@ class AssistantRequest:
 
 def known(graphs: Graphs) -> dict[str, GraphFacts]:
     """Give the graphs that are served, by id."""
-    return msgspec.json.decode(graphs.graphs, type=dict[str, GraphFacts])
+    return decode_graphs(graphs.graphs)
+
+
+@lru_cache(maxsize=4)
+def decode_graphs(graphs: bytes) -> dict[str, GraphFacts]:
+    """Give what a worker says of its graphs, decoded once a generation."""
+    return msgspec.json.decode(graphs, type=dict[str, GraphFacts])
 
 
 async def create(conn: Conn, request: AssistantRequest, *, graphs: Graphs, scope: Scope) -> Assistant:

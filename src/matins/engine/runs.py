@@ -17,6 +17,7 @@ from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
+from matins.domain.threads import Thread
 from matins.engine import assistants
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
@@ -332,7 +333,7 @@ class Runs:
     async def _reply_of(self, run: Run) -> bytes:
         """Give the answer of a run that has ended, from what is on record."""
 
-        async def work(conn: Conn) -> tuple[Run | None, threads.Thread | None, RunId | None]:
+        async def work(conn: Conn) -> tuple[Run | None, Thread | None, RunId | None]:
             return (
                 await runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE),
                 await threads.get(conn, run.thread_id, scope=EVERYONE),

@@ -14,7 +14,10 @@ from matins.storage.pool import Conn
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """One row of the ledger: what became of a slot. `run` is there exactly when `outcome` is `fired`."""
+    """One row of the ledger: what became of a slot. `run` is there exactly when `outcome` is `fired`.
+
+    `whose`: what the thread of a cron on a thread is to say of the run, as a JSON object.
+    """
 
     cron: Cron
     slot: datetime
@@ -22,6 +25,7 @@ class Fire:
     reason: str | None = None
     trigger: str = "schedule"
     run: NewRun | None = None
+    whose: bytes = b"{}"
 
 
 async def take(conn: Conn, planned: list[Cron]) -> set[CronId]:
@@ -63,14 +67,14 @@ async def record(conn: Conn, fires: list[Fire]) -> list[NewRun]:
         [fire.cron.owner for fire in fires],
     )
     new = {RunId(row["run_id"]) for row in inserted if row["run_id"]}
-    fired = [(fire.cron, fire.run) for fire in fires if fire.run and fire.run.run_id in new]
+    fired = [(fire, fire.run) for fire in fires if fire.run and fire.run.run_id in new]
     if fired:
         await _insert_runs(conn, fired)
     return [run for _, run in fired]
 
 
-async def _insert_runs(conn: Conn, fired: list[tuple[Cron, NewRun]]) -> None:
-    fresh = [(cron, run) for cron, run in fired if cron.thread_id is None]
+async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
+    fresh = [(fire.cron, run) for fire, run in fired if fire.cron.thread_id is None]
     if fresh:
         await conn.execute(
             sql.load("crons")["insert_fired_threads"].text,
@@ -78,7 +82,7 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Cron, NewRun]]) -> None:
             [cron.owner for cron, _ in fresh],
             [run.metadata for _, run in fresh],
         )
-    kept = {run.thread_id: run.metadata for cron, run in fired if cron.thread_id is not None}
+    kept = {run.thread_id: fire.whose for fire, run in fired if fire.cron.thread_id is not None}
     if kept:
         await conn.execute(sql.load("crons")["occupy_fired_threads"].text, list(kept), list(kept.values()))
     await conn.execute(
@@ -86,7 +90,7 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Cron, NewRun]]) -> None:
         [run.run_id for _, run in fired],
         [run.thread_id for _, run in fired],
         [run.assistant_id for _, run in fired],
-        [cron.owner for cron, _ in fired],
+        [fire.cron.owner for fire, _ in fired],
         [run.creator for _, run in fired],
         [run.cron_id for _, run in fired],
         [run.scheduled_for for _, run in fired],

@@ -1,0 +1,190 @@
+"""Crons as clients deal with them: create, update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Final
+
+import msgspec
+
+from matins.domain.access import Scope
+from matins.domain.configs import Json, section
+from matins.domain.crons import Cron, CronPayload
+from matins.domain.errors import CronNotFound, Invalid, NotFound
+from matins.domain.ids import CronId, ThreadId, uuid7
+from matins.domain.multitask import decide
+from matins.domain.schedules import next_after
+from matins.engine import assistants
+from matins.storage import crons, threads
+from matins.storage.pool import Conn
+
+TZDATA: Final = version("tzdata")
+"""The time zone rules that dates are computed with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronRequest:
+    """What a client asks for when it creates a cron. `payload` is the body as it was sent."""
+
+    assistant_id: str
+    schedule: str
+    timezone: str | None = None
+    end_time: str | None = None
+    enabled: bool = True
+    on_run_completed: str | None = None
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    payload: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CronChange:
+    """What a client wants changed. None leaves a part as it is; `clears_end_time` takes the end away.
+
+    `payload` holds the body's other fields, which replace those of the cron's payload.
+    """
+
+    schedule: str | None = None
+    timezone: str | None = None
+    end_time: str | None = None
+    clears_end_time: bool = False
+    enabled: bool | None = None
+    on_run_completed: str | None = None
+    metadata: Mapping[str, object] | None = None
+    payload: Mapping[str, object] = field(default_factory=dict)
+
+
+async def create(
+    conn: Conn, request: CronRequest, *, thread_id: ThreadId | None, graphs: assistants.Graphs, scope: Scope
+) -> Cron:
+    """Create a cron on a thread, or without one. Must be in a transaction.
+
+    Its first slot is the first instant of its schedule after now: creating never fires.
+    Raises: Invalid, InvalidSchedule, NotFound.
+    """
+    now, _ = await crons.clock(conn)
+    first = next_after(request.schedule, request.timezone or "UTC", now)
+    end_time = _end_time(request.end_time, now)
+    assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
+    if thread_id is not None and await threads.get(conn, thread_id, scope=scope) is None:
+        message = (
+            f"Thread with ID '{thread_id}' not found. Please verify the ID is correct and the thread hasn't been "
+            "deleted or expired."
+        )
+        raise NotFound(message)
+    cron_id = CronId(uuid7())
+    payload = {**request.payload, "assistant_id": str(assistant.assistant_id)}
+    return await crons.insert(
+        conn,
+        Cron(
+            cron_id=cron_id,
+            assistant_id=assistant.assistant_id,
+            thread_id=thread_id,
+            owner=scope.mints_as,
+            creator=None,
+            schedule=request.schedule,
+            timezone=request.timezone,
+            end_time=end_time,
+            enabled=request.enabled,
+            paused_reason=None,
+            next_run_date=_unless_ended(first, end_time),
+            revision=1,
+            payload=_payload(payload, cron_id),
+            metadata=msgspec.json.encode(request.metadata),
+            on_run_completed=None if thread_id else request.on_run_completed or "delete",
+            created_at=now,
+            updated_at=now,
+        ),
+        tzdata=TZDATA,
+    )
+
+
+async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scope) -> Cron:
+    """Change a cron. Must be in a transaction.
+
+    A new schedule or time zone, and switching on, start from now: a slot that went by meanwhile never fires.
+    Raises: CronNotFound, Invalid, InvalidSchedule.
+    """
+    cron = await crons.lock(conn, cron_id, scope=scope)
+    if cron is None:
+        raise CronNotFound(cron_id)
+    now, _ = await crons.clock(conn)
+    end_time = cron.end_time
+    if change.clears_end_time:
+        end_time = None
+    elif change.end_time is not None:
+        end_time = _end_time(change.end_time, now)
+    schedule, timezone = change.schedule or cron.schedule, change.timezone or cron.timezone
+    enabled = cron.enabled if change.enabled is None else change.enabled
+    following = cron.next_run_date
+    restarts = enabled and (not cron.enabled or following is None or end_time != cron.end_time)
+    if change.schedule is not None or change.timezone is not None or restarts:
+        following = _unless_ended(next_after(schedule, timezone or "UTC", now), end_time)
+    payload = msgspec.json.decode(cron.payload, type=dict[str, object])
+    changed = {key: value for key, value in change.payload.items() if key != "assistant_id"}
+    metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
+    return await crons.update(
+        conn,
+        replace(
+            cron,
+            schedule=schedule,
+            timezone=timezone,
+            end_time=end_time,
+            enabled=enabled,
+            next_run_date=following,
+            payload=_payload({**payload, **changed}, cron_id),
+            metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
+            on_run_completed=cron.on_run_completed
+            if cron.thread_id
+            else change.on_run_completed or cron.on_run_completed,
+        ),
+        tzdata=TZDATA,
+    )
+
+
+def _unless_ended(following: datetime, end_time: datetime | None) -> datetime | None:
+    return following if end_time is None or following <= end_time else None
+
+
+def _end_time(text: str | None, now: datetime) -> datetime | None:
+    """Give the end as an aware time; one without an offset is UTC.
+
+    Raises: Invalid when it is no ISO 8601 time, or has gone by.
+    """
+    if text is None:
+        return None
+    try:
+        end_time = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"Invalid end_time: '{text}'. Use ISO 8601, for example '2030-01-31T09:00:00+00:00'."
+        raise Invalid(message) from None
+    if end_time.tzinfo is None:
+        end_time = end_time.replace(tzinfo=UTC)
+    try:
+        end_time = end_time.astimezone(UTC)
+    except OverflowError:
+        message = f"Invalid end_time: '{text}' is out of range."
+        raise Invalid(message) from None
+    if end_time <= now:
+        message = f"Invalid end_time: '{text}' has already passed."
+        raise Invalid(message)
+    return end_time
+
+
+def _payload(body: Mapping[str, object], cron_id: CronId) -> bytes:
+    """Give what is stored of a body: as sent, the assistant resolved, the cron's own id in its configuration.
+
+    Raises: Invalid when a run could not be made from it.
+    """
+    config: Json = section(body, "config")
+    config["configurable"] = {**section(config, "configurable"), "cron_id": str(cron_id)}
+    payload = {**body, "config": config}
+    try:
+        read = msgspec.convert(payload, CronPayload)
+    except msgspec.ValidationError as unfit:
+        raise Invalid(str(unfit)) from None
+    decide(read.multitask_strategy, in_flight=0)
+    return msgspec.json.encode(payload)
+
