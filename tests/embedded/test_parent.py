@@ -109,9 +109,13 @@ class Node:
         return self.process.stderr.read()
 
     def kill_serving(self) -> dict[str, Any]:
-        """`kill -9` the serving process; what it said of itself."""
+        """`kill -9` the serving process and wait for its end; what it said of itself.
+
+        A connection that comes between the signal and the end may be accepted by the dying and is lost with it.
+        """
         who: dict[str, Any] = self.ask("who")
         os.kill(who["pid"], signal.SIGKILL)
+        await_death(who["pid"])
         return who
 
 
@@ -125,6 +129,14 @@ def await_death(pid: int) -> None:
         descriptor = os.pidfd_open(pid)
         assert select.select([descriptor], [], [], 10)[0]
         os.close(descriptor)
+
+
+def halt(pid: int) -> None:
+    """SIGSTOP, and wait until no thread runs any more."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks):
+        time.sleep(0.001)
 
 
 @contextlib.contextmanager
@@ -173,7 +185,7 @@ def test_the_serving_process_leads_a_session_and_inherits_two_sockets_and_no_loc
 def test_a_connection_that_waits_over_a_kill_is_answered_by_the_successor(node: Callable[..., Node]) -> None:
     running = node()
     who = running.ask("who")
-    os.kill(who["pid"], signal.SIGSTOP)  # so that nobody accepts
+    halt(who["pid"])  # so that nobody accepts
     waiting = running.connect("who")
     begun = time.monotonic()
     os.kill(who["pid"], signal.SIGKILL)

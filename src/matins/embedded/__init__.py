@@ -46,8 +46,8 @@ PORT: Final = 5432  # only names the socket file; nothing listens on TCP
 UNFINISHED: Final = "postgres-unfinished-"
 SOCKET: Final = f".s.PGSQL.{PORT}"
 
-# Durability (fsync, synchronous_commit, full_page_writes) is on by default and not repeated here: what is given
-# at the start could not be changed by the tests' ALTER SYSTEM.
+# Durability (fsync, synchronous_commit, full_page_writes) is on by default and not repeated here: what is
+# given at the start could not be changed by the tests' ALTER SYSTEM.
 SETTINGS: Final = {
     "listen_addresses": "",
     "port": str(PORT),
