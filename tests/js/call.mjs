@@ -1,0 +1,44 @@
+// Calls one of the JavaScript SDKs for a test: node tests/js/call.mjs <sdk-1.15|sdk-2.0> <base url> [options JSON]
+//
+// One JSON object a line. In:  {"id": 1, "path": "crons.createForThread", "args": [...], "limit": 3}
+//                         Out: {"id": 1, "ok": ...} or {"id": 1, "error": {"name", "message", "status"}}
+// Calls run side by side and are answered as they end. What can be iterated is collected, up to `limit` items.
+// The program ends when stdin has ended and every call is answered.
+
+import { createInterface } from "node:readline";
+
+const [sdk, apiUrl, options = "{}"] = process.argv.slice(2);
+const { Client } = await import(sdk);
+const client = new Client({ apiUrl, callerOptions: { maxRetries: 0 }, ...JSON.parse(options) });
+
+function resolve(path) {
+  const names = path.split(".");
+  const method = names.pop();
+  const owner = names.reduce((found, name) => found[name], client);
+  return owner[method].bind(owner);
+}
+
+async function collect(iterable, limit) {
+  const items = [];
+  if (limit === 0) return items;
+  for await (const item of iterable) {
+    items.push(item);
+    if (items.length === limit) break;
+  }
+  return items;
+}
+
+async function answer({ id, path, args = [], limit }) {
+  try {
+    const returned = await resolve(path)(...args);
+    const ok = returned?.[Symbol.asyncIterator] ? await collect(returned, limit) : (returned ?? null);
+    return { id, ok };
+  } catch (error) {
+    const { name, message, status = null } = error;
+    return { id, error: { name, message, status } };
+  }
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  answer(JSON.parse(line)).then((reply) => process.stdout.write(`${JSON.stringify(reply)}\n`));
+}
