@@ -32,6 +32,13 @@ def database(postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_database(postgres: str) -> Iterator[str]:
+    """The DSN of a database that nobody has migrated."""
+    with databases.database(postgres, template="template0") as uri:
+        yield uri
+
+
+@pytest.fixture
 async def pool(database: str) -> AsyncIterator[Pool]:
     async with open_pool(database, size=10) as opened:
         yield opened

@@ -1,15 +1,15 @@
-"""How a saver reaches the database: only reading, on a thread that somebody holds, or as a run behind its fence.
+"""How a saver reaches the database: only reading, on a thread that is held, or as a run behind its fence.
 
-No LangGraph here, only rows. The run's way in is the one with machinery: one statement in flight, those that wait
-travel together in the next; a refusal is told the moment it is known; what was written is remembered, so that the
-state a run ends on needs no read.
+No LangGraph here, only rows. The run's way in is the one with machinery: one statement in flight, those that
+wait travel together in the next; a refusal is told the moment it is known; what was written is remembered, so
+that the state a run ends on needs no read.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import anyio
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 Row = CheckpointRow | BlobRow | WriteRow
 
 PATIENCE_S: Final = 12.0
-"""How long a run waits for a database that restarts: a lease is 15 s, after that another may have the run."""
+"""How long a run waits for a database that restarts. A lease is 15 s; then another may have the run."""
 
 
 class Access(Protocol):
@@ -40,7 +40,7 @@ class Access(Protocol):
     async def write(self, rows: Sequence[Row], *, blobs: Mapping[str, str]) -> None:
         """Write rows: committed, or part of the holder's transaction, when this returns.
 
-        `blobs` gives the version of each channel of the checkpoint among the rows whose value stands in a blob.
+        `blobs`: of the checkpoint among the rows, the version of each channel whose value stands in a blob.
         """
         ...
 
@@ -69,11 +69,11 @@ class Reading:
 
     async def write(self, rows: Sequence[Row], *, blobs: Mapping[str, str]) -> None:
         """Refuse."""
-        _refuse("write")
+        raise NotImplementedError("This checkpointer only reads.")
 
     async def change(self, work: Callable[[Conn], Awaitable[None]]) -> None:
         """Refuse."""
-        _refuse("delete, copy or prune")
+        raise NotImplementedError("This checkpointer only reads.")
 
     def check(self) -> None:
         """As Access; never raises."""
@@ -96,7 +96,7 @@ class OnThread:
         """As Access."""
         return await self.read(lambda conn: _get(conn, thread_id, checkpoint_ns, checkpoint_id))
 
-    async def write(self, rows: Sequence[Row], *, blobs: Mapping[str, str]) -> None:
+    async def write(self, rows: Sequence[Row], *, blobs: Mapping[str, str]) -> None:  # noqa: ARG002 - remembers nothing
         """As Access."""
         batch = Batch()
         batch.add(rows)
@@ -158,7 +158,7 @@ class OfRun:
             self._queue.pop(mine, None)
 
     async def _flush(self) -> None:
-        """Write all that waits in one statement; if it fails otherwise than by an outage, each tries for itself."""
+        """Write all that waits in one statement; unless it fails by an outage, each then tries for itself."""
         together = list(self._queue)
         batch = Batch()
         for waiting in together:
@@ -175,7 +175,7 @@ class OfRun:
             raise
         if not is_held:
             self._is_lost = True
-            # At once: LangGraph saves in the background and would run all nodes before it looks at the failure.
+            # At once: LangGraph saves in the background and would run all nodes before it looks.
             self._on_lost()
             self.check()
         for waiting in together:
@@ -185,7 +185,7 @@ class OfRun:
 
     async def change(self, work: Callable[[Conn], Awaitable[None]]) -> None:
         """Refuse."""
-        _refuse("delete, copy or prune")
+        raise NotImplementedError("A run may not delete, copy or prune checkpoints.")
 
     def check(self) -> None:
         """As Access."""
@@ -206,8 +206,8 @@ class _Waiting:
 class Memory:
     """The newest root checkpoint that a run has put, as rows: what the database would answer, or nothing.
 
-    It forgets what is older. Values that the run did not write itself it knows from the checkpoints that the run
-    read; when one is missing it does not answer.
+    It forgets what is older. Values that the run did not write itself it knows from the checkpoints that the
+    run read; when one is missing it does not answer.
     """
 
     def __init__(self, thread_id: str) -> None:
@@ -249,17 +249,16 @@ class Memory:
             )
 
     def note_written(self, rows: Sequence[Row], blobs: Mapping[str, str]) -> None:
-        """Keep what was committed: the newest checkpoint, its values, and the writes on it or on a later one."""
+        """Keep what was committed: the newest checkpoint, its values, the writes on it or on a later one."""
         for row in filter(self._is_root, rows):
             match row:
                 case BlobRow():
                     self._blobs.setdefault((row.channel, row.version), (row.channel, row.type, row.blob))
                 case WriteRow():
                     self._writes.add((row,))
-                case CheckpointRow() if (
-                    self._newest is None or row.checkpoint_id >= self._newest.checkpoint_id
-                ):
-                    self._newest, self._needed = row, blobs
+                case CheckpointRow():
+                    if self._newest is None or row.checkpoint_id >= self._newest.checkpoint_id:
+                        self._newest, self._needed = row, blobs
         if self._newest is not None:
             newest_id, needed = self._newest.checkpoint_id, set(self._needed.items())
             self._blobs = {key: blob for key, blob in self._blobs.items() if key in needed}
@@ -281,7 +280,3 @@ async def _get(conn: Conn, thread_id: str, checkpoint_ns: str, checkpoint_id: st
         checkpoint_id=checkpoint_id,
     )
     return found[0] if found else None
-
-
-def _refuse(what: str) -> NoReturn:
-    raise NotImplementedError(f"This checkpointer may not {what}.")

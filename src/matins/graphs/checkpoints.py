@@ -1,12 +1,12 @@
-"""LangGraph's checkpointer over storage.checkpoints: the same tables and layout as its own Postgres checkpointer's.
+"""LangGraph's checkpointer over storage.checkpoints: tables and layout are those of its own for Postgres.
 
-Only the asynchronous methods exist. State lives in the Access, which clones share: LangGraph clones a saver with
-`copy.copy` to widen its allow-list by the types of a graph's schemas, which it does when LANGGRAPH_STRICT_MSGPACK
-was set before it was imported. A saver refuses to be made without.
+Only the asynchronous methods exist. State lives in the Access, which clones share: LangGraph clones a saver
+with `copy.copy` to widen its allow-list by the types of a graph's schemas, which it does only when
+LANGGRAPH_STRICT_MSGPACK was set before it was imported. A saver refuses to be made without.
 
 A value of a type that is neither LangGraph's own, nor named in the graph's schemas, nor in `allowed` (see
-`types_of`) is written as any other, and reads back as the plain value it was built from: a dict for a model or a
-dataclass, the value for an enum. Nothing is ever pickled.
+`types_of`) is written as any other, and reads back as the plain value it was built from: a dict for a model
+or a dataclass, the value for an enum. Nothing is ever pickled.
 """
 
 from __future__ import annotations
@@ -64,10 +64,13 @@ class Saver(BaseCheckpointSaver[str]):
     def __init__(self, access: Access, allowed: Collection[tuple[str, str]]) -> None:
         if not STRICT_MSGPACK_ENABLED:
             raise RuntimeError("LANGGRAPH_STRICT_MSGPACK=true must be set before LangGraph is imported.")
-        super().__init__(
-            serde=JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=tuple(allowed) or None)
-        )
+        super().__init__(serde=self.serde_for(allowed))
         self._access = access
+
+    @staticmethod
+    def serde_for(allowed: Collection[tuple[str, str]]) -> JsonPlusSerializer:
+        """Give the serializer that builds LangGraph's types and those named, and never unpickles."""
+        return JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=tuple(allowed) or None)
 
     @classmethod
     def for_run(
@@ -78,16 +81,16 @@ class Saver(BaseCheckpointSaver[str]):
         *,
         allowed: Collection[tuple[str, str]] = _NO_ALLOWED,
     ) -> Saver:
-        """Give the saver of one attempt of a run: each write is fenced by it, in one statement of its own.
+        """Give the saver of one attempt of a run: each write is fenced by it, committed when it returns.
 
-        The moment a write is refused `on_lost` is called, once; it must cancel the graph. That write and all later
-        ones raise LeaseLost. While the database is away writes wait up to 12 s, then raise Unavailable.
+        The moment a write is refused `on_lost` is called, once; it must cancel the graph. That write and all
+        later ones raise LeaseLost. While the database is away all wait up to 12 s, then raise Unavailable.
         """
         return cls(OfRun(pool, held, on_lost), allowed)
 
     @classmethod
     def for_thread(cls, conn: Conn, *, allowed: Collection[tuple[str, str]] = _NO_ALLOWED) -> Saver:
-        """Give a saver inside a transaction that holds the thread's row; it may write, delete, copy and prune."""
+        """Give a saver inside a transaction that holds the thread's row: it writes, deletes, prunes."""
         return cls(OnThread(conn), allowed)
 
     @classmethod
@@ -97,7 +100,7 @@ class Saver(BaseCheckpointSaver[str]):
 
     @property
     def last_checkpoint_id(self) -> str | None:
-        """The newest root checkpoint that this saver's run has put, None when it put none. Clones share it."""
+        """The newest root checkpoint that this run has put, None when it put none. Clones share it."""
         return self._access.memory.newest_id if isinstance(self._access, OfRun) else None
 
     async def confirm(self) -> None:
@@ -178,16 +181,16 @@ class Saver(BaseCheckpointSaver[str]):
         ]
         await self._access.write(rows, blobs={})
 
-    def get_next_version(self, current: str | None, channel: None) -> str:
+    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002 - LangGraph's
         """Give the version after `current`, with a random end.
 
         The random end keeps the blob of an attempt that died from being read as its successor's.
-        LangGraph asks for it at the end of each step, so a lost lease ends the run here even when a node swallowed
-        its cancellation.
+        LangGraph asks for it at the end of each step, so a lost lease ends the run here even when a node
+        swallowed its cancellation.
         """
         self._access.check()
         number = 0 if current is None else int(str(current).split(".")[0])
-        return f"{number + 1:032}.{random.random():016}"
+        return f"{number + 1:032}.{random.random():016}"  # noqa: S311 - unique, not secret
 
     # Reading
 
@@ -305,7 +308,7 @@ class Saver(BaseCheckpointSaver[str]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Leave the newest checkpoint of each namespace (`keep_latest`), or none (`delete`).
 
-        Raises: NotImplementedError for `keep_latest` of a thread that uses a DeltaChannel, whose value needs all.
+        Raises: NotImplementedError for `keep_latest` of a thread with a DeltaChannel, whose value needs all.
         """
         ids = [str(thread_id) for thread_id in thread_ids]
         match strategy:

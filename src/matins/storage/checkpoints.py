@@ -1,6 +1,6 @@
 """LangGraph's checkpoint tables: fenced and unfenced writes, reads, delete, copy, prune.
 
-Rows of text, bytes and encoded JSON go in and out; what they mean is for graphs/checkpoints.py, the only reader.
+Rows of text, bytes and encoded JSON go in and out; what they mean is for graphs/checkpoints.py to know.
 Thread ids are text here, as LangGraph's tables have them. Functions without a fence expect that the caller's
 transaction holds the thread's row and that no run of it is running.
 """
@@ -39,7 +39,7 @@ class BlobRow(NamedTuple):
 
 
 class WriteRow(NamedTuple):
-    """A row of `checkpoint_writes`: what a task wrote on top of a checkpoint. A negative `idx` may be overwritten."""
+    """A row of `checkpoint_writes`: what a task wrote on top of a checkpoint. A negative `idx` is special."""
 
     thread_id: str
     checkpoint_ns: str
@@ -90,8 +90,8 @@ def _transpose(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence
 class Stored:
     """A checkpoint with all that belongs to it, still encoded.
 
-    `blobs` are (channel, type, blob); `writes` are (task_id, channel, type, blob) in the order LangGraph applies
-    them; `sends` are (type, blob), of checkpoints older than format 4.
+    `blobs` are (channel, type, blob); `writes` are (task_id, channel, type, blob) in the order LangGraph
+    applies them; `sends` are (type, blob), of checkpoints older than format 4.
     """
 
     row: CheckpointRow
@@ -102,7 +102,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Deltas:
-    """What one DeltaChannel is rebuilt from: a seed, as encoded JSON or as (type, blob), and writes, oldest first."""
+    """What a DeltaChannel is rebuilt from: a seed, encoded JSON or (type, blob), and writes, oldest first."""
 
     channel: str
     writes: Sequence[tuple[str, str, str, bytes]]
