@@ -76,7 +76,15 @@ def run(
             return code
         with _signals() as wakeups:
             try:
-                return _Parent(listener, wakeups, command, environment, postgres, grace_s).run()
+                node = _Parent(
+                    listener,
+                    wakeups,
+                    command=command,
+                    environment=environment,
+                    postgres=postgres,
+                    grace_s=grace_s,
+                )
+                return node.run()
             finally:
                 if postgres is not None:
                     postgres.stop()
@@ -99,6 +107,7 @@ class _Parent:
         self,
         listener: socket.socket,
         wakeups: socket.socket,
+        *,
         command: Sequence[str],
         environment: Mapping[str, str],
         postgres: EmbeddedPostgres | None,
@@ -214,6 +223,8 @@ class _Parent:
                 serving.workers.discard(pid)
             case "ready", _:
                 self._was_ready = True
+            case _:
+                pass  # said by, or to, another version
 
     def _reap(self) -> None:
         """Take every dead child: the serving process, orphans, a postmaster (`postgres` copes with that)."""
@@ -338,4 +349,5 @@ def _end_group(group: int) -> None:
 
 
 def _say(line: str) -> None:
-    print(f"matins: {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"matins: {line}\n")
+    sys.stderr.flush()

@@ -140,13 +140,12 @@ def socket_dir(postgres: EmbeddedPostgres) -> Path:
 def test_a_cold_start_gives_an_empty_durable_utf8_database(opened: Opened, tmp_path: Path) -> None:
     begun = time.monotonic()
     postgres = opened()
-    print(f"cold start {time.monotonic() - begun:.2f} s")
     assert time.monotonic() - begun < 5
     found = execute(
         postgres,
         "select current_user, current_database(), current_setting('server_encoding'),"
-        " current_setting('fsync'), current_setting('synchronous_commit'), current_setting('listen_addresses'),"
-        " current_setting('track_commit_timestamp'), lower('ÄÖ')",
+        " current_setting('fsync'), current_setting('synchronous_commit'),"
+        " current_setting('listen_addresses'), current_setting('track_commit_timestamp'), lower('ÄÖ')",
     )
     assert found == [("matins", "matins", "UTF8", "on", "on", "", "on", "äö")]
     data_dir = tmp_path / ".matins"
@@ -194,15 +193,12 @@ def test_a_clean_stop_leaves_data_but_no_process_no_socket_and_no_lock(
     first = opened()
     execute(first, "create table kept as select 7 as n")
     pid, sockets = postmaster(first), socket_dir(first)
-    begun = time.monotonic()
     first.stop()
-    print(f"stop {time.monotonic() - begun:.2f} s")
     assert not is_alive(pid)
     assert processes_of(sockets.name) == []
     assert not sockets.exists()
     begun = time.monotonic()
     second = opened()
-    print(f"warm start {time.monotonic() - begun:.2f} s")
     assert time.monotonic() - begun < 0.7
     assert execute(second, "select n from kept") == [(7,)]
     assert second.uri == first.uri
@@ -252,7 +248,7 @@ def test_a_killed_postmaster_is_started_again_with_every_committed_row(
     assert not postgres.is_running()
     begun = time.monotonic()
     assert postgres.ensure_running()
-    print(f"start after a kill {time.monotonic() - begun:.2f} s")
+    assert time.monotonic() - begun < 5
     assert not postgres.ensure_running()
     assert postgres.uri == uri
     assert execute(postgres, "select count(*) from kept") == [(100,)]

@@ -111,7 +111,7 @@ class Node:
     def kill_serving(self) -> dict[str, Any]:
         """`kill -9` the serving process and wait for its end; what it said of itself.
 
-        A connection that comes between the signal and the end may be accepted by the dying and is lost with it.
+        A connection that comes between the signal and the end may be accepted by the dying and lost with it.
         """
         who: dict[str, Any] = self.ask("who")
         os.kill(who["pid"], signal.SIGKILL)
@@ -136,7 +136,7 @@ def halt(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     tasks = list(Path(f"/proc/{pid}/task").iterdir())
     while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks):
-        time.sleep(0.001)
+        os.sched_yield()  # the kernel offers no event for it
 
 
 @contextlib.contextmanager
@@ -187,10 +187,8 @@ def test_a_connection_that_waits_over_a_kill_is_answered_by_the_successor(node: 
     who = running.ask("who")
     halt(who["pid"])  # so that nobody accepts
     waiting = running.connect("who")
-    begun = time.monotonic()
     os.kill(who["pid"], signal.SIGKILL)
     successor = answer(waiting)
-    print(f"answered {time.monotonic() - begun:.3f} s after the kill")
     assert successor["pid"] != who["pid"]
     assert successor["predecessor"] == f"node-{who['pid']}"
 
@@ -246,7 +244,6 @@ def test_a_signal_ends_the_node_quickly_with_code_0(
     running.process.send_signal(number)
     assert running.process.wait(10) == 0
     took_s = time.monotonic() - begun
-    print(f"{number.name} to the end: {took_s:.3f} s")
     assert took_s < 1.5
     assert not is_alive(pid)
     assert running.errors() == ""

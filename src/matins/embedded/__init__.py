@@ -78,7 +78,7 @@ class EmbeddedPostgres:
         self._account = choose_account(self._cluster)
         self._uid = os.geteuid() if self._account is None else self._account.uid
         name = hashlib.sha256(os.fsencode(self._data_dir)).hexdigest()[:12]
-        self._socket_dir = Path(f"/tmp/matins-{self._uid}-{name}")  # short; checked at use
+        self._socket_dir = Path(f"/tmp/matins-{self._uid}-{name}")  # noqa: S108  must be short; checked at use
         self._binaries: Path | None = None
         self._lock_fd: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
