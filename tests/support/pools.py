@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from matins.domain.frames import Frame
 from matins.workers.flight import Outcome
@@ -28,6 +29,7 @@ class Running:
         self.spawned: list[int] = []
         self.exited: list[int] = []
         self.graphs: list[bytes] = []
+        self.group: TaskGroup
 
     @property
     def alive(self) -> set[int]:

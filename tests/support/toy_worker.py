@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from matins import telemetry
@@ -83,7 +84,16 @@ async def block(seconds: float, emit: Emit) -> None:
 async def hold_gil(digits: float, emit: Emit) -> None:
     await emit([Frame("custom", b'"burning"')])
     await anyio.sleep(0.01)
-    str(3 ** int(digits)) if hasattr(sys, "nothing") else 3 ** int(digits)
+    str(3 ** int(digits))
+
+
+async def compute(seconds: float, emit: Emit) -> None:
+    for _ in range(10):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            sum(range(1000))
+        await emit([Frame("custom", b"1")])
+        await anyio.lowlevel.checkpoint()
 
 
 async def stubborn(seconds: float, emit: Emit) -> None:
@@ -127,6 +137,7 @@ FUNCTIONS = {
         sleep,
         block,
         hold_gil,
+        compute,
         stubborn,
         leave,
         segfault,
@@ -183,6 +194,7 @@ async def run(end: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    sys.set_int_max_str_digits(0)
     tie_to_parent()
     telemetry.configure(level="INFO", as_json=False)
     anyio.run(run, take_link())

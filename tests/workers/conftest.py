@@ -20,7 +20,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 @pytest.fixture
 def run_pool(tmp_path: Path) -> RunPool:
     @asynccontextmanager
-    async def running(*, workers: int = 1, lanes: int = 10, surplus_s: float = 30.0) -> AsyncIterator[Running]:
+    async def running(
+        *, workers: int = 1, lanes: int = 10, surplus_s: float = 30.0
+    ) -> AsyncIterator[Running]:
         code = tmp_path / "code"
         code.write_text("first")
         launch = Launch(code, lanes, {"PYTHONPATH": str(ROOT)}, main="tests.support.toy_worker")
@@ -37,12 +39,12 @@ def run_pool(tmp_path: Path) -> RunPool:
             surplus_s=surplus_s,
         )
         held = Running(pool, code)
-        async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as held.group:
             with anyio.fail_after(20):
-                await group.start(pool.run)
+                await held.group.start(pool.run)
                 await held.until(lambda: pool.ready_count == workers + 1)
             yield held
-            group.cancel_scope.cancel()
+            held.group.cancel_scope.cancel()
         assert not held.alive, "the pool left processes behind"
 
     return running

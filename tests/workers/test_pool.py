@@ -1,13 +1,37 @@
 from __future__ import annotations
 
-import anyio
-import pytest
+import time
+from functools import partial
+from uuid import uuid4
 
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskGroup
+
+from matins.domain.errors import Conflict, Error, GraphNotFound, Unavailable
 from matins.domain.frames import Frame
-from matins.workers.protocol import Settled
-from tests.support.pools import RunPool
+from matins.domain.runs import StopReason
+from matins.workers import process
+from matins.workers.flight import Abandoned, NotStarted, Outcome
+from matins.workers.protocol import WINDOW_OCTETS, Settled
+from tests.support.pools import Running, RunPool
 
 pytestmark = pytest.mark.anyio
+
+
+async def _begin(running: Running, group: TaskGroup, function: str, argument: object) -> None:
+    """Start a run in the background and wait for its first frame."""
+    first = anyio.Event()
+
+    async def seen(_: list[Frame]) -> None:
+        first.set()
+
+    async def execute() -> None:
+        await running.execute(function, argument, on_frames=seen)
+
+    group.start_soon(execute)
+    await first.wait()
 
 
 async def test_a_run_streams_its_frames_in_order_and_settles(run_pool: RunPool) -> None:
@@ -19,3 +43,156 @@ async def test_a_run_streams_its_frames_in_order_and_settles(run_pool: RunPool) 
         assert outcome.outcome == "success"
         assert [int(frame.data) for frame in frames] == list(range(500))
         assert running.graphs == [b"first"]
+        assert running.pool.free_lanes() == 10
+
+
+async def test_what_user_code_raises_settles_the_run_and_leaves_the_worker(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        with anyio.fail_after(5):
+            outcome = await running.execute("fail", "no such luck")
+            assert isinstance(outcome, Settled)
+            assert outcome.outcome == "error"
+            assert b"no such luck" in (outcome.error or b"")
+            assert isinstance(await running.execute("echo", 1), Settled)
+        assert running.exited == []
+
+
+async def test_no_more_than_the_lanes_can_be_reserved(run_pool: RunPool) -> None:
+    async with run_pool(lanes=2) as running:
+        first, second = running.pool.reserve(), running.pool.reserve()
+        assert first is not None
+        assert second is not None
+        assert running.pool.reserve() is None
+        first.release()
+        first.release()
+        assert running.pool.free_lanes() == 1
+
+
+async def test_stop_ends_a_run_with_its_reason(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        run_id = uuid4()
+
+        async def stop(_: list[Frame]) -> None:
+            assert running.pool.stop((run_id, 1), StopReason.TIMEOUT)
+
+        with anyio.fail_after(5):
+            outcome = await running.execute("sleep", 600, run_id=run_id, on_frames=stop)
+        assert isinstance(outcome, Settled)
+        assert (outcome.outcome, outcome.reason) == ("stopped", StopReason.TIMEOUT)
+        assert not running.pool.stop((run_id, 1), StopReason.TIMEOUT)
+
+
+async def test_a_stop_right_behind_the_order_keeps_it_from_starting(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        run_id = uuid4()
+        frames: list[Frame] = []
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                # While the worker stands still both arrive in one batch.
+                await _begin(running, group, "block", 0.3)
+                outcomes: list[Outcome] = []
+
+                async def execute() -> None:
+                    outcomes.append(await running.execute("echo", 3, run_id=run_id, frames=frames))
+
+                group.start_soon(execute)
+                await anyio.lowlevel.checkpoint()
+                assert running.pool.stop((run_id, 1), StopReason.INTERRUPT)
+        assert outcomes == [NotStarted()]
+        assert frames == []
+
+
+async def test_a_run_whose_caller_is_gone_is_stopped_and_frees_its_lane(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as group:
+                await _begin(running, group, "flood", 1_000_000)
+                group.cancel_scope.cancel()
+            await running.until(lambda: running.pool.free_lanes() == 10)
+        assert running.exited == []
+
+
+async def test_a_lane_that_swallows_its_cancellation_is_given_up_and_its_worker_replaced(
+    run_pool: RunPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.5)
+    async with run_pool() as running:
+        run_id = uuid4()
+        worker = running.spawned[0]
+
+        async def stop(_: list[Frame]) -> None:
+            running.pool.stop((run_id, 1), StopReason.INTERRUPT)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                await _begin(running, group, "sleep", 1.5)
+                started = time.monotonic()
+                outcome = await running.execute("stubborn", 600, run_id=run_id, on_frames=stop)
+                assert outcome == Abandoned()
+                assert time.monotonic() - started < 1.0
+                assert worker in running.alive, "its sibling still runs there"
+            await running.until(lambda: worker in running.exited)
+            await running.until(lambda: running.pool.ready_count == 2)
+
+
+async def test_a_slow_consumer_holds_its_own_run_at_a_window_and_no_other(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        held = anyio.Event()
+        sizes: list[int] = []
+
+        async def slow(frames: list[Frame]) -> None:
+            sizes.append(sum(len(frame.data) for frame in frames))
+            await held.wait()
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(partial(running.execute, "flood", 20_000, on_frames=slow))
+                await running.until(lambda: bool(sizes))
+                for _ in range(20):  # the same worker meanwhile serves another run to its end
+                    outcome = await running.execute("echo", 200)
+                    assert isinstance(outcome, Settled)
+                held.set()
+        assert sum(sizes) == 20_000 * 1024
+        assert max(sizes) <= WINDOW_OCTETS + 1024
+
+
+async def test_drained_workers_finish_their_runs(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                outcomes: list[Outcome] = []
+
+                async def execute() -> None:
+                    outcomes.append(await running.execute("sleep", 1.0))
+
+                group.start_soon(execute)
+                await anyio.sleep(0.1)
+                old = running.alive
+                await running.pool.reload()
+            assert isinstance(outcomes[0], Settled)
+            assert outcomes[0].outcome == "success"
+            await running.until(lambda: not old & running.alive)
+
+
+async def test_calls_are_answered_and_refusals_keep_their_kind(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        assert int(await running.pool.call("pid", b"", timeout_s=2)) in running.alive
+        with pytest.raises(GraphNotFound, match="nothing"):
+            await running.pool.call("unknown", b"", timeout_s=2)
+        with pytest.raises(Conflict, match="busy"):
+            await running.pool.call("update_state", b"", timeout_s=2)
+        with pytest.raises(Error, match="Internal error") as opaque:
+            await running.pool.call("no such method", b"", timeout_s=2)
+        assert opaque.type is Error
+        with pytest.raises(Unavailable):
+            await running.pool.call("sleep", b"5", timeout_s=0.1)
+
+
+async def test_calls_go_to_a_process_without_runs(run_pool: RunPool) -> None:
+    async with run_pool() as running, anyio.create_task_group() as group:
+        settled = await running.execute("echo", 1)
+        assert isinstance(settled, Settled)
+        await _begin(running, group, "sleep", 600)
+        busy = int(settled.values or b"0")
+        assert int(await running.pool.call("pid", b"", timeout_s=2)) != busy
+        group.cancel_scope.cancel()

@@ -69,7 +69,7 @@ class Generation:
 
     def missing(self, now: float, at_once: int) -> int:
         """How many processes to start now; not more than `at_once` at a time are starting."""
-        if self.is_closed or now < self._pause_until:
+        if self.is_closed or self.failed is not None or now < self._pause_until:
             return 0
         useful = [process for process in self.processes if process.is_useful]
         starting = sum(process.ready is None for process in useful)

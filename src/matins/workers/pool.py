@@ -266,10 +266,8 @@ class Pool:
     async def _follow(self, generation: Generation, process: Process) -> None:
         """Be with a process until it is buried."""
         process.changed = lambda: self._heard_of(generation, process)
-        try:
-            code = await process.run()
-        finally:
-            self._on_exit(process.pid)
+        code = await process.run()
+        self._on_exit(process.pid)
         pause_s = generation.buried(process, time.monotonic())
         if generation.is_closed or process.is_draining:
             telemetry.log().info(telemetry.WORKER_RETIRED, pid=process.pid)
@@ -292,6 +290,9 @@ class Pool:
             generation.decided.set()
         elif process.failed is not None and generation is not self._current:
             generation.failed = process.failed
+        if process.ready is not None and not process.is_announced:
+            process.is_announced = True
+            telemetry.log().info(telemetry.WORKER_READY, pid=process.pid, generation=generation.number)
         if process.ready is not None and not generation.decided.is_set():
             generation.graphs = process.ready.graphs
             generation.decided.set()

@@ -101,6 +101,7 @@ class Process:
         self.is_draining = False
         self.is_condemned = False
         self.is_dead = False
+        self.is_announced = False
         self.in_use = 0
         self.silent_s = 0.0
         self.flights: dict[Key, Flight] = {}
@@ -137,15 +138,14 @@ class Process:
 
     async def run(self) -> int:
         """Follow it until it is dead and buried; give its exit code, negative for a signal."""
-        link: Link[FromWorker, ToWorker] = await connect(
-            self._end, received=self._received, lost=lambda: None, incoming=FromWorker
-        )
-        self._link = link
-        code = await to_thread.run_sync(_bury, self._popen, limiter=anyio.CapacityLimiter(math.inf))
-        try:
+        with anyio.CancelScope(shield=True):  # ends with the process: whoever cancels this has killed it
+            link: Link[FromWorker, ToWorker] = await connect(
+                self._end, received=self._received, lost=lambda: None, incoming=FromWorker
+            )
+            self._link = link
+            code = await to_thread.run_sync(_bury, self._popen, limiter=anyio.CapacityLimiter(math.inf))
             with anyio.move_on_after(_LAST_WORDS_SECONDS):
                 await link.closed.wait()
-        finally:
             self._ended(code)
             link.close()
         return code
@@ -166,7 +166,7 @@ class Process:
     @property
     def is_useful(self) -> bool:
         """Whether it is, or will soon be, one of those that are wanted."""
-        if self.is_draining or self.is_condemned or self.is_dead or self.failed is not None:
+        if self.is_draining or self.is_condemned or self.is_dead:
             return False
         return self.ready is None or self.silent_s < STUCK_SECONDS
 

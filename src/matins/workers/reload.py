@@ -1,0 +1,88 @@
+"""Serving side, `matins dev`: watches the user's code and reloads the workers when it changes."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import anyio
+import watchfiles
+from anyio.abc import TaskStatus
+
+from matins.manifest import ManifestError, read
+from matins.workers.pool import Pool
+
+IGNORED: Final = frozenset({".matins", ".venv", "node_modules", "__pycache__", ".git"})
+
+DEBOUNCE_MS: Final = 200
+"""How long the files must have been quiet: an editor or a checkout writes several."""
+
+
+class Reloader:
+    """Reloads the pool when a `*.py` file, langgraph.json or the env file under the dependencies changes.
+
+    A change during a reload gives that one up for a new one, so code that hangs when it is imported is only waited
+    for until it is mended.
+    """
+
+    def __init__(self, pool: Pool, config: Path) -> None:
+        self._pool: Final = pool
+        self._config: Final = config.resolve()
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Watch, for ever."""
+        reload = anyio.CancelScope()
+        task_status.started()
+        async with anyio.create_task_group() as group:
+            while True:
+                watched = _Watched.by(self._config)
+                changes = watchfiles.awatch(
+                    *watched.roots,
+                    watch_filter=watched.includes,
+                    debounce=DEBOUNCE_MS,
+                    ignore_permission_denied=True,
+                )
+                async with aclosing(changes):
+                    async for _ in changes:
+                        reload.cancel()
+                        reload = anyio.CancelScope()
+                        group.start_soon(self._reload, reload)
+                        if _Watched.by(self._config) != watched:
+                            break
+
+    async def _reload(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._pool.reload()
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The directories to watch, and the single files that count in them besides `*.py`."""
+
+    roots: tuple[Path, ...]
+    files: frozenset[Path]
+
+    @classmethod
+    def by(cls, config: Path) -> Self:
+        """Give what langgraph.json says now; when it cannot be read, the place where it will be mended."""
+        try:
+            named = read(config).watched
+        except ManifestError:
+            return cls((config.parent,), frozenset({config}))
+        directories = {path if path.is_dir() else path.parent for path in named}
+        inner = {
+            one for one in directories for other in directories if one != other and one.is_relative_to(other)
+        }
+        return cls(tuple(sorted(directories - inner)), frozenset(path for path in named if not path.is_dir()))
+
+    def includes(self, _: watchfiles.Change, changed: str) -> bool:
+        """Whether a change of that file may change the graphs."""
+        path = Path(changed)
+        if path.suffix != ".py" and path not in self.files:
+            return False
+        return any(
+            path.is_relative_to(root) and IGNORED.isdisjoint(path.relative_to(root).parts)
+            for root in self.roots
+        )

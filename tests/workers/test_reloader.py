@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+import watchfiles
+
+from matins.workers.reload import Reloader, _Watched
+from tests.support.pools import Running, RunPool
+
+pytestmark = pytest.mark.anyio
+
+CHANGED = watchfiles.Change.modified
+
+
+def _project(directory: Path) -> Path:
+    (directory / "agent").mkdir()
+    (directory / "agent" / "graph.py").write_text("graph = None\n")
+    (directory / ".env").write_text("A=1\n")
+    config = directory / "langgraph.json"
+    config.write_text(
+        json.dumps({"dependencies": ["."], "graphs": {"a": "./agent/graph.py:graph"}, "env": ".env"})
+    )
+    return config
+
+
+def test_python_the_config_and_the_env_file_count_and_nothing_else(tmp_path: Path) -> None:
+    watched = _Watched.by(_project(tmp_path))
+    assert watched.roots == (tmp_path,)
+    for path in ("agent/graph.py", "new/module.py", "langgraph.json", ".env"):
+        assert watched.includes(CHANGED, str(tmp_path / path)), path
+    for path in (
+        "README.md",
+        "agent/.env",
+        "agent/__pycache__/graph.py",
+        ".venv/lib/site.py",
+        ".git/hooks/hook.py",
+        ".matins/data.py",
+        "web/node_modules/gyp/gyp.py",
+    ):
+        assert not watched.includes(CHANGED, str(tmp_path / path)), path
+
+
+async def test_a_changed_file_reloads_the_workers_and_a_mended_one_again(
+    run_pool: RunPool, tmp_path: Path
+) -> None:
+    config = _project(tmp_path)
+    async with run_pool() as running:
+        await running.group.start(Reloader(running.pool, config).run)
+        with anyio.fail_after(30):
+            running.code.write_text("broken")
+            await _touch_until(
+                running, tmp_path / "agent" / "graph.py", lambda: running.pool.failure is not None
+            )
+            running.code.write_text("second")
+            await _touch_until(running, tmp_path / ".env", lambda: running.pool.graphs == b"second")
+
+
+async def _touch_until(running: Running, path: Path, holds: Callable[[], bool]) -> None:
+    # The watcher needs a moment until it sees its first change, and does not say when.
+    while not holds():
+        path.write_text(path.read_text() + "\n")
+        with anyio.move_on_after(3):
+            await running.until(holds)
