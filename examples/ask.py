@@ -1,7 +1,7 @@
 """A graph that asks a person: it stops at `interrupt`, and goes on when a run brings the answer.
 
-Start it with `{"question": "Your name?"}`. The thread is then `interrupted` and shows the question. Answer with a
-second run whose `command` is `{"resume": "Ada"}`, in a minute or in a month.
+Start it with `{"question": "Your name?"}`. The thread is then `interrupted` and shows the question. Answer
+with a second run whose `command` is `{"resume": "Ada"}`, in a minute or in a month.
 """
 
 from __future__ import annotations
@@ -25,4 +25,6 @@ async def thank(state: State):
     return {"answer": f"Thank you, {state['answer']}."}
 
 
-graph = StateGraph(State).add_node(ask).add_node(thank).add_edge(START, "ask").add_edge("ask", "thank").compile()
+graph = (
+    StateGraph(State).add_node(ask).add_node(thank).add_edge(START, "ask").add_edge("ask", "thank").compile()
+)

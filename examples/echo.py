@@ -1,7 +1,7 @@
 """The smallest agent: it says back what it was told.
 
-A graph is built once, when the server imports this file, and run many times. `MessagesState` is a state with one
-key, `messages`, to which every node's messages are added.
+A graph is built once, when the server imports this file, and run many times. `MessagesState` is a state with
+one key, `messages`, to which every node's messages are added.
 """
 
 from __future__ import annotations

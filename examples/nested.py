@@ -1,4 +1,7 @@
-"""A graph in a graph. With `stream_subgraphs=True` a client also sees what the inner one does, named `child:<id>`."""
+"""A graph in a graph.
+
+With `stream_subgraphs=True` a client also sees what the inner one does, under `child:<id>`.
+"""
 
 from __future__ import annotations
 

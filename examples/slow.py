@@ -1,7 +1,7 @@
-"""Work that takes time: `{"delay": 2.5, "steps": 5}` sleeps 2.5 seconds in all, half a second in each of 5 steps.
+"""Work that takes time: `{"delay": 2.5, "steps": 5}` sleeps half a second in each of 5 steps.
 
-Good for trying what a long run is about: watch it, cancel it, or kill the server in the middle. Each finished step is
-a checkpoint, and the run goes on from the last one.
+Good for trying what a long run is about: watch it, cancel it, or kill the server in the middle. Each finished
+step is a checkpoint, and the run goes on from the last one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""langgraph.json: what is configured, checked and named. No LangGraph here: the parent and the CLI read it too.
+"""langgraph.json: what is configured, checked and named.
 
-Every refusal is one line that names the file and the key. What this server does not use is kept or ignored, never
-an error; a key that nobody knows is a warning, with the key that was probably meant.
+No LangGraph here: the parent and the CLI read it too.
+
+Every refusal is one line that names the file and the key. What this server does not use is kept or ignored,
+never an error; a key that nobody knows is a warning, with the key that was probably meant.
 """
 
 from __future__ import annotations
@@ -15,26 +17,21 @@ from pathlib import Path
 from typing import Final
 
 _KNOWN: Final = {
-    "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version", "base_image",
-         "image_distro", "pip_config_file", "pip_installer", "source", "dockerfile_lines", "keep_pkg_tools",
-         "_INTERNAL_docker_tag", "store", "checkpointer", "auth", "encryption", "http", "webhooks", "ui",
-         "ui_config"],
-    "store": ["path", "index", "ttl"],
-    "store.index": ["dims", "embed", "fields"],
-    "store.ttl": ["default_ttl", "refresh_on_read", "sweep_interval_minutes"],
-    "checkpointer": ["path", "ttl", "serde"],
-    "checkpointer.ttl": ["strategy", "default_ttl", "sweep_interval_minutes", "sweep_limit"],
-    "checkpointer.serde": ["allowed_json_modules", "allowed_msgpack_modules", "pickle_fallback"],
-    "auth": ["path", "disable_studio_auth", "openapi", "cache"],
-    "auth.cache": ["cache_keys", "ttl_seconds", "max_size"],
-    "encryption": ["path"],
-    "http": ["app", "disable_assistants", "disable_threads", "disable_runs", "disable_store", "disable_mcp",
-             "disable_a2a", "disable_ui", "disable_meta", "disable_webhooks", "cors", "configurable_headers",
-             "logging_headers", "middleware_order", "enable_custom_route_auth", "mount_prefix"],
-    "http.cors": ["allow_origins", "allow_methods", "allow_headers", "allow_credentials", "allow_origin_regex",
-                  "expose_headers", "max_age"],
-    "webhooks": ["env_prefix", "url", "headers"],
-    "webhooks.url": ["require_https", "allowed_domains", "allowed_ports", "max_url_length", "disable_loopback"],
+    "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version",
+    "base_image", "image_distro", "pip_config_file", "pip_installer", "source", "dockerfile_lines",
+    "keep_pkg_tools", "_INTERNAL_docker_tag", "store", "checkpointer", "auth", "encryption", "http",
+    "webhooks", "ui", "ui_config"], "store": ["path", "index", "ttl"], "store.index": ["dims", "embed",
+    "fields"], "store.ttl": ["default_ttl", "refresh_on_read", "sweep_interval_minutes"], "checkpointer":
+    ["path", "ttl", "serde"], "checkpointer.ttl": ["strategy", "default_ttl", "sweep_interval_minutes",
+    "sweep_limit"], "checkpointer.serde": ["allowed_json_modules", "allowed_msgpack_modules",
+    "pickle_fallback"], "auth": ["path", "disable_studio_auth", "openapi", "cache"], "auth.cache":
+    ["cache_keys", "ttl_seconds", "max_size"], "encryption": ["path"], "http": ["app", "disable_assistants",
+    "disable_threads", "disable_runs", "disable_store", "disable_mcp", "disable_a2a", "disable_ui",
+    "disable_meta", "disable_webhooks", "cors", "configurable_headers", "logging_headers", "middleware_order",
+    "enable_custom_route_auth", "mount_prefix"], "http.cors": ["allow_origins", "allow_methods",
+    "allow_headers", "allow_credentials", "allow_origin_regex", "expose_headers", "max_age"], "webhooks":
+    ["env_prefix", "url", "headers"], "webhooks.url": ["require_https", "allowed_domains", "allowed_ports",
+    "max_url_length", "disable_loopback"],
 }  # fmt: skip
 """The keys of each section. Source: the schema of langgraph.json that langgraph-cli documents."""
 
@@ -73,7 +70,11 @@ class Manifest:
     @property
     def watched(self) -> tuple[Path, ...]:
         """What a change of may change the graphs: directories (for their `*.py`) and single files."""
-        found = [*self.dependencies, *(spec.path.parent for spec in self.graphs.values() if spec.path), self.path]
+        found = [
+            *self.dependencies,
+            *(spec.path.parent for spec in self.graphs.values() if spec.path),
+            self.path,
+        ]
         if self.env_file:
             found.append(self.env_file)
         return tuple(dict.fromkeys(found))
@@ -100,7 +101,9 @@ def read(path: Path) -> Manifest:
         dependencies=dependencies,
         env=env,
         env_file=env_file,
-        sections={name: _mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None},
+        sections={
+            name: _mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
+        },
         warnings=warnings + ignored,
     )
 
@@ -193,7 +196,9 @@ def _dependencies(path: Path, value: object) -> tuple[tuple[Path, ...], list[str
         if not isinstance(entry, str):
             raise ManifestError(f"{path}: {key}: must be a string, not {_kind(entry)}")
         if not entry.startswith("."):
-            warnings.append(f"{path}: {key}: {entry!r} is not installed from here; install it in the environment")
+            warnings.append(
+                f"{path}: {key}: {entry!r} is not installed from here; install it in the environment"
+            )
             continue
         directory = (path.parent / entry).resolve()
         if not directory.is_dir():

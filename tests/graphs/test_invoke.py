@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
@@ -19,7 +19,7 @@ from matins.graphs.state import answer
 from matins.storage.pool import Pool
 from matins.workers.protocol import Settled
 from tests.support import rows
-from tests.support.orders import Lane, claim, finish, order
+from tests.support.orders import ASSISTANT, Lane, claim, finish, order
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,9 @@ async def test_a_second_run_adds_to_the_thread(pool: Pool, examples: Registry) -
     assert [m["content"] for m in values(settled)["messages"]] == ["one", "one", "two", "two"]
 
 
-async def test_a_graph_that_raises_ends_as_an_error_with_its_own_words(pool: Pool, examples: Registry) -> None:
+async def test_a_graph_that_raises_ends_as_an_error_with_its_own_words(
+    pool: Pool, examples: Registry
+) -> None:
     lane = Lane(examples, pool)
     settled = await lane.execute(order(await claim(pool), "failing", input={"x": 1}))
     assert settled.outcome == "error"
@@ -87,7 +89,9 @@ async def test_a_graph_that_raises_ends_as_an_error_with_its_own_words(pool: Poo
     assert (values(settled), settled.has_next) == ({"x": 1}, True)
 
 
-async def test_an_interrupt_is_a_success_that_asks_and_a_resume_goes_on(pool: Pool, examples: Registry) -> None:
+async def test_an_interrupt_is_a_success_that_asks_and_a_resume_goes_on(
+    pool: Pool, examples: Registry
+) -> None:
     held = await claim(pool)
     lane = Lane(examples, pool)
     settled = await lane.execute(
@@ -244,7 +248,9 @@ async def test_whatever_a_node_raises_ends_its_run_and_nothing_else(
 
 
 async def test_a_factory_that_exits_ends_its_run(pool: Pool, project: Project) -> None:
-    settled = await Lane(project(LEAVING, "factory"), pool).execute(order(await claim(pool), "factory", input={}))
+    settled = await Lane(project(LEAVING, "factory"), pool).execute(
+        order(await claim(pool), "factory", input={})
+    )
     assert reply(settled)["__error__"] == {"error": "SystemExit", "message": "never"}
 
 
@@ -280,17 +286,13 @@ async def test_a_graph_knows_its_run(pool: Pool, project: Project) -> None:
         )
     )["told"]
     assert told["configurable"] == {
-        "c": 1, "thread_id": str(held.thread_id), "run_id": str(held.run_id), "assistant_id": str(rows_assistant()),
+        "c": 1, "thread_id": str(held.thread_id), "run_id": str(held.run_id), "assistant_id": str(ASSISTANT),
         "graph_id": "plain", "user_id": "",
     }  # fmt: skip
     assert told["tags"] == ["t1"]
     expected = {"mm": 1, "graph_id": "plain", "run_id": str(held.run_id), "run_attempt": 1}
     assert expected.items() <= told["metadata"].items()
     assert {"assistant_id", "thread_id", "langgraph_version", "matins_version"} <= told["metadata"].keys()
-
-
-def rows_assistant() -> object:
-    return order(Held(uuid4(), uuid4(), 1), "x").assistant_id  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +395,7 @@ async def test_a_stop_that_comes_too_late_changes_nothing(pool: Pool, examples: 
     lane = Lane(examples, pool)
     settled = await lane.execute(order(await claim(pool), "echo", input=human("hi")))
     lane.stop.ask(StopReason.INTERRUPT)
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     assert settled.outcome == "success"
 
 
@@ -406,6 +408,7 @@ async def test_a_run_whose_lease_is_taken_starts_no_further_node_and_says_nothin
     held = await claim(pool)
     lane = Lane(registry, pool)
     taken = anyio.Event()
+    sent = kept = -1
     lane.on_frame = lambda frame: taken.set() if frame.event == "custom" and frame.data == b"2" else None
     settled: list[Settled] = []
 
@@ -438,7 +441,7 @@ async def test_a_run_whose_lease_is_taken_starts_no_further_node_and_says_nothin
 async def test_a_new_attempt_goes_on_where_the_last_one_was_saved(
     pool: Pool, project: Project, durability: str, repeated: list[int]
 ) -> None:
-    source = WORK.replace("n\"] < 6", "n\"] < 4")
+    source = WORK.replace('n"] < 6', 'n"] < 4')
     registry = project(source, "graph")
     held = await claim(pool)
     lane = Lane(registry, pool)
@@ -480,10 +483,12 @@ from langgraph.graph import START, END, StateGraph
 class State(TypedDict, total=False):
     n: int
 written = []
+fifth = anyio.Event()
 async def step(state: State):
     write = get_stream_writer()
     write("x" * 40_000)
     written.append(1)
+    if len(written) == 5: fifth.set()
     return {"n": state.get("n", 0) + 1}
 def more(state): return "step" if state["n"] < 20 else END
 graph = StateGraph(State).add_node(step).add_edge(START, "step").add_conditional_edges("step", more).compile()
@@ -494,15 +499,15 @@ graph = StateGraph(State).add_node(step).add_edge(START, "step").add_conditional
     assert entry.graph is not None
     node: Any = entry.graph.nodes["step"].bound
     written: list[int] = node.afunc.__globals__["written"]
+    fifth: anyio.Event = node.afunc.__globals__["fifth"]
     lane = Lane(registry, pool)
     lane.gate = anyio.Event()
     async with anyio.create_task_group() as group:
         group.start_soon(
             lane.execute, order(await claim(pool), "graph", input={"n": 0}, stream_mode=["custom"])
         )
-        with anyio.move_on_after(1):
-            while len(written) < 20:
-                await anyio.sleep(0.01)
+        with anyio.move_on_after(0.5):
+            await fifth.wait()
         assert 1 <= len(written) <= 4  # one batch under way, one outbox full
         lane.gate.set()
     assert lane.events == ["metadata"] + ["custom"] * 20

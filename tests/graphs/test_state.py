@@ -18,7 +18,7 @@ from tests.support.orders import Lane, claim, finish, order
 pytestmark = pytest.mark.anyio
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "langgraph.json"
-EMPTY = {
+EMPTY: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": None, "created_at": None, "checkpoint": None,
     "parent_checkpoint": None, "interrupts": [], "checkpoint_id": None, "parent_checkpoint_id": None,
 }  # fmt: skip
@@ -64,7 +64,9 @@ async def test_a_thread_without_checkpoints_has_an_empty_state_and_no_history(
     assert await desk.ask("history", limit=10) == []
 
 
-async def test_an_unknown_checkpoint_gives_an_empty_state_that_names_it(pool: Pool, examples: Registry) -> None:
+async def test_an_unknown_checkpoint_gives_an_empty_state_that_names_it(
+    pool: Pool, examples: Registry
+) -> None:
     desk = Desk(pool, examples, "echo")
     state = await desk.ask("state", checkpoint_id="abc")
     assert state["checkpoint"] == {"checkpoint_id": "abc", "thread_id": str(desk.thread_id)}
@@ -92,14 +94,21 @@ async def test_an_interrupted_thread_shows_its_task_and_question(pool: Pool, exa
     assert state["parent_checkpoint_id"] == state["parent_checkpoint"]["checkpoint_id"]
 
 
-async def test_history_is_newest_first_and_pages_by_every_form_of_before(pool: Pool, examples: Registry) -> None:
+async def test_history_is_newest_first_and_pages_by_every_form_of_before(
+    pool: Pool, examples: Registry
+) -> None:
     desk = Desk(pool, examples, "nested")
     await desk.run(input={"x": 1})
     states = await desk.ask("history", limit=10)
     assert [state["metadata"]["step"] for state in states] == [2, 1, 0, -1]
     assert await desk.ask("history") == states[:1]
     first = states[0]["checkpoint_id"]
-    for before in (first, {"checkpoint_id": first}, {"configurable": {"checkpoint_id": first}}, states[0]["checkpoint"]):
+    for before in (
+        first,
+        {"checkpoint_id": first},
+        {"configurable": {"checkpoint_id": first}},
+        states[0]["checkpoint"],
+    ):
         assert await desk.ask("history", limit=10, before=before) == states[1:]
     assert await desk.ask("history", limit=10, metadata={"step": 1}) == states[1:2]
     assert await desk.ask("state", checkpoint_id=states[2]["checkpoint_id"]) == states[2]
@@ -116,7 +125,8 @@ class State(TypedDict, total=False):
     y: str
 def ask(state: State): return {"y": interrupt("inner?")}
 def count(state: State): return {"x": 2}
-sub = StateGraph(State).add_node(count).add_node(ask).add_edge(START, "count").add_edge("count", "ask").compile()
+sub = StateGraph(State).add_node(count).add_node(ask).add_edge(START, "count").add_edge("count", "ask")
+sub = sub.compile()
 graph = StateGraph(State).add_node("sub", sub).add_edge(START, "sub").compile()
 """
 
@@ -151,7 +161,9 @@ async def test_a_failed_task_shows_its_error_as_python_writes_it(pool: Pool, exa
     assert task["error"] == "ValueError('boom happened')"
 
 
-async def test_an_update_writes_the_checkpoint_and_what_the_thread_shows(pool: Pool, examples: Registry) -> None:
+async def test_an_update_writes_the_checkpoint_and_what_the_thread_shows(
+    pool: Pool, examples: Registry
+) -> None:
     desk = Desk(pool, examples, "ask")
     await desk.run(input={"question": "name?"})
     before = await desk.ask("state")
@@ -182,12 +194,14 @@ async def test_an_update_may_start_from_an_older_checkpoint(pool: Pool, examples
     assert state["parent_checkpoint_id"] == older["checkpoint_id"]
 
 
-async def test_an_update_of_nothing_is_a_new_checkpoint_with_the_same_values(pool: Pool, examples: Registry) -> None:
+async def test_an_update_of_nothing_is_a_new_checkpoint_with_the_same_values(
+    pool: Pool, examples: Registry
+) -> None:
     desk = Desk(pool, examples, "echo")
     await desk.run(input={"messages": [{"role": "user", "content": "hi"}]})
     before = await desk.ask("state")
-    for values in (None, {}):
-        await desk.ask("update_state", values=values)
+    await desk.ask("update_state", values=None)
+    await desk.ask("update_state", values={})
     after = await desk.ask("state")
     assert after["values"] == before["values"]
     assert after["checkpoint_id"] > before["checkpoint_id"]
@@ -197,7 +211,7 @@ async def test_a_refused_update_changes_nothing(pool: Pool, examples: Registry) 
     desk = Desk(pool, examples, "echo")
     await desk.run(input={"messages": [{"role": "user", "content": "hi"}]})
     history, thread = await desk.ask("history", limit=10), await desk.thread()
-    with pytest.raises(BadRequest, match="^Node nonode does not exist$"):
+    with pytest.raises(BadRequest, match=r"^Node nonode does not exist$"):
         await desk.ask("update_state", values={"messages": []}, as_node="nonode")
     with pytest.raises(BadRequest):
         await desk.ask("update_state", values={"messages": [{"no": "message"}]}, as_node="answer")
@@ -207,13 +221,15 @@ async def test_a_refused_update_changes_nothing(pool: Pool, examples: Registry) 
 
 
 @pytest.mark.parametrize("status", ["pending", "running"])
-async def test_a_thread_with_a_run_in_flight_is_not_updated(pool: Pool, examples: Registry, status: str) -> None:
+async def test_a_thread_with_a_run_in_flight_is_not_updated(
+    pool: Pool, examples: Registry, status: str
+) -> None:
     desk = Desk(pool, examples, "echo")
     await claim(pool, thread_id=desk.thread_id)
     if status == "pending":
         async with pool.connection() as conn:
             await conn.execute("UPDATE matins.run SET status = 'pending', node_id = NULL")
-    with pytest.raises(Conflict, match=f"^Thread {desk.thread_id} has in-flight runs$"):
+    with pytest.raises(Conflict, match=rf"^Thread {desk.thread_id} has in-flight runs$"):
         await desk.ask("update_state", values={"messages": []}, as_node="answer")
     assert await desk.ask("history") == []
 

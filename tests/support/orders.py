@@ -89,6 +89,4 @@ class Lane:
                 self.on_frame(frame)
 
     async def execute(self, order: Execute) -> Settled:
-        return await execute(
-            order, registry=self.registry, pool=self.pool, emit=self._emit, stop=self.stop
-        )
+        return await execute(order, registry=self.registry, pool=self.pool, emit=self._emit, stop=self.stop)

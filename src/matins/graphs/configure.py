@@ -24,8 +24,8 @@ _COORDINATES: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 def run_config(order: Execute, kwargs: RunKwargs) -> RunnableConfig:
     """Give the config of a run: the client's, and over it what the server says of the run.
 
-    Keys that LangGraph keeps for itself (`__...`) are dropped: they could reach into its machinery. The coordinates
-    of a checkpoint to fork from are not in it: see `forked`.
+    Keys that LangGraph keeps for itself (`__...`) are dropped: they could reach into its machinery. The
+    coordinates of a checkpoint to fork from are not in it: see `forked`.
     """
     asked = kwargs.config
     configurable = {
@@ -75,7 +75,8 @@ def context_for(graph: Graph, kwargs: RunKwargs) -> object:
     if kwargs.context:
         return kwargs.context
     schema = graph.context_schema
-    mirrored = {k: v for k, v in _mapping(kwargs.config.get("configurable")).items() if not k.startswith("__")}
+    asked = _mapping(kwargs.config.get("configurable"))
+    mirrored = {key: value for key, value in asked.items() if not key.startswith("__")}
     if schema is None:
         return mirrored or None
     known = _field_names(schema)
@@ -86,7 +87,7 @@ def context_for(graph: Graph, kwargs: RunKwargs) -> object:
         return mirrored
     try:
         return schema()
-    except Exception:  # noqa: BLE001 - a wall: the schema is user code; one with required fields is simply absent
+    except Exception:  # noqa: BLE001 - a wall: the schema is user code; one with required fields is absent
         return None
 
 

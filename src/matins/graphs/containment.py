@@ -1,7 +1,8 @@
 """Keep SystemExit and KeyboardInterrupt of user code inside its task.
 
-asyncio lets these two through its loop: a node that calls `sys.exit()` would end the worker and every run in it. So
-each task of the loop is made with a coroutine that turns them into `Left`, an ordinary failure of that task.
+asyncio lets these two through its loop: a node that calls `sys.exit()` would end the worker and every run in
+it. So each task of the loop is made with a coroutine that turns them into `Left`, an ordinary failure of that
+task.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def _make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) 
 class _Contained(Coroutine[Any, Any, Any]):
     """A coroutine seen through: only the two exceptions change on their way out.
 
-    No `async def` around it: that would leave the inner one "never awaited" when a task is cancelled unstarted.
+    No `async def` around it: that would leave the inner one "never awaited" when a task is cancelled
+    unstarted.
     """
 
     __slots__ = ("_inner",)
@@ -53,7 +55,7 @@ class _Contained(Coroutine[Any, Any, Any]):
         except (SystemExit, KeyboardInterrupt) as raised:
             raise Left(raised) from raised
 
-    def throw(self, kind: Any, value: Any = None, trace: TracebackType | None = None) -> Any:
+    def throw(self, kind: Any, value: Any = None, _trace: TracebackType | None = None) -> Any:
         try:
             return self._inner.throw(kind if value is None else value)
         except (SystemExit, KeyboardInterrupt) as raised:

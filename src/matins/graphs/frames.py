@@ -1,7 +1,7 @@
 """Raw chunks of `graph.astream` -> frames, as the v2 stream of the API frames them.
 
-`Framing` is one run's: it remembers which messages it has announced. The path of one chunk is short on purpose, one
-encoding and one append: a graph may write tens of thousands of events a second.
+`Framing` is one run's: it remembers which messages it has announced. The path of one chunk is short on
+purpose, one encoding and one append: a graph may write tens of thousands of events a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from matins.domain.frames import ERROR, METADATA, Frame
 from matins.domain.runs import RunError
 from matins.graphs.serde import encode
 
-_OWN: Final = {"values", "updates", "custom", "tasks", "checkpoints", "debug"}  # LangGraph's modes, framed as they are
+# LangGraph's modes, framed as they are.
+_OWN: Final = {"values", "updates", "custom", "tasks", "checkpoints", "debug"}
 _COORDINATES: Final = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
 
 
@@ -32,7 +33,8 @@ def error(failure: RunError) -> Frame:
 class Framing:
     """Frames the chunks of one run.
 
-    `modes` are the client's; `subgraphs` says whether chunks come as (namespace, mode, payload) or (mode, payload).
+    `modes` are the client's; `subgraphs` says whether chunks come as (namespace, mode, payload) or (mode,
+    payload).
     """
 
     def __init__(self, modes: Sequence[str], *, subgraphs: bool) -> None:
@@ -50,7 +52,7 @@ class Framing:
         return [*asked, "messages"] if self._tuples or self._partials else asked
 
     def add(self, chunk: tuple[Any, ...], out: list[Frame]) -> bool:
-        """Append the frames of a chunk, if it has any; say whether it tells of a node of the root graph that ended."""
+        """Append the frames of a chunk, if it has any; say whether it tells that a node of the root ended."""
         if self._subgraphs:
             namespace, mode, payload = chunk
             suffix = "|" + "|".join(namespace) if namespace else ""
@@ -68,7 +70,9 @@ class Framing:
                 self._add_message(payload[0], payload[1], suffix, out)
         return mode == "updates" and not suffix
 
-    def _add_message(self, message: BaseMessage, about: dict[str, Any], suffix: str, out: list[Frame]) -> None:
+    def _add_message(
+        self, message: BaseMessage, about: dict[str, Any], suffix: str, out: list[Frame]
+    ) -> None:
         """Announce a message once, then give it whole: grown by each token, or complete at once."""
         message_id = str(message.id)
         seen = self._accumulated.get(message_id)

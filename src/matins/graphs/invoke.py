@@ -4,15 +4,16 @@
     chunk -> frame -> outbox ------ wakes ------> everything in the outbox -> emit(), awaited
           <-- waits while the outbox is full ---
 
-The sender runs when the pump waits for the graph, so an idle graph's event leaves at once and a busy one's leave in
-batches. A slow link fills the outbox, and the full outbox holds the pump.
+The sender runs when the pump waits for the graph, so an idle graph's event leaves at once and a busy one's
+leave in batches. A slow link fills the outbox, and the full outbox holds the pump.
 
 Rules:
-1. After a stop for LOST nothing leaves. No node of the root graph starts before the fence has confirmed the one
-   before it, whatever the durability: LangGraph alone would run on after its writes were refused.
-2. A stop is one native cancellation of the lane's task, not an anyio scope: a scope cancels again on every turn of
-   the loop, and would break LangGraph off while it saves what the graph has done.
-3. What user code raises ends its run, never the worker: also SystemExit, KeyboardInterrupt and CancelledError.
+1. After a stop for LOST nothing leaves. No node of the root graph starts before the fence has confirmed the
+   one before it, whatever the durability: LangGraph alone would run on after its writes were refused.
+2. A stop is one native cancellation of the lane's task, not an anyio scope: a scope cancels again on every
+   turn of the loop, and would break LangGraph off while it saves what the graph has done.
+3. What user code raises ends its run, never the worker: also SystemExit, KeyboardInterrupt and
+   CancelledError.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import StateSnapshot
@@ -80,7 +82,7 @@ class Stopping:
         lane, self._lane = self._lane, None
         if self._cancelled and lane is not None:
             with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # noqa: TID251 - the place for a cancellation that is on its way to strike
+                await anyio.lowlevel.checkpoint()  # a cancellation that is on its way strikes here
             lane.uncancel()
 
 
@@ -136,15 +138,15 @@ class _End:
     snapshot: StateSnapshot | None = None
 
 
-async def execute(
-    order: Execute, *, registry: Registry, pool: Pool, emit: Emit, stop: Stopping
-) -> Settled:
+async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit, stop: Stopping) -> Settled:
     """Run an attempt to its end, emitting its frames in order, and say how it ended.
 
-    Never raises for what the graph did; what `emit` raises comes through. Nothing of the run executes afterwards.
+    Never raises for what the graph did; what `emit` raises comes through. Nothing of the run executes
+    afterwards.
     """
     contain()
     outbox = _Outbox(emit)
+    end = _End("success")
     async with anyio.create_task_group() as sender:
         sender.start_soon(outbox.send)
         end = await _run(order, registry, pool, outbox, stop)
@@ -152,7 +154,8 @@ async def execute(
             outbox.put(frames.error(end.failure))
         outbox.close(discard=end.outcome == "lost")
         if end.outcome != "success":  # a client that does not read must not hold a run that is over
-            sender.cancel_scope.deadline = anyio.current_time() + (0 if end.outcome == "lost" else GOODBYE_SECONDS)
+            patience_s = 0 if end.outcome == "lost" else GOODBYE_SECONDS
+            sender.cancel_scope.deadline = anyio.current_time() + patience_s
     return _settled(order, end, stop.reason)
 
 
@@ -165,15 +168,16 @@ async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, 
         config = run_config(order, kwargs)
         saver = Saver.for_run(pool, held, lambda: stop.ask(StopReason.LOST), allowed=registry.allowed)
         outbox.put(frames.metadata(order.run_id, order.attempt))
-        async with registry.open(kwargs.graph_id, config, checkpointer=saver, context=kwargs.context) as graph:
+        opening = registry.open(kwargs.graph_id, config, checkpointer=saver, context=kwargs.context)
+        async with opening as graph:
             try:
-                await _pump(graph, order, kwargs, config, saver, outbox)
+                await _pump(graph, order, kwargs, config=config, saver=saver, outbox=outbox)
             except BaseException as raised:  # noqa: BLE001 - a wall: see rule 3
                 end = _ended_by(raised, order, stop)
             await stop.end()
             if end.outcome != "lost":
                 end.snapshot = await graph.aget_state({"configurable": {"thread_id": str(order.thread_id)}})
-    except BaseException as raised:  # noqa: BLE001 - a wall: the factory's code, and what the lines above did not hold
+    except BaseException as raised:  # noqa: BLE001 - a wall: the factory's code, and reading the state
         if end.outcome == "success":
             end = _ended_by(raised, order, stop)
     await stop.end()
@@ -181,7 +185,13 @@ async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, 
 
 
 async def _pump(
-    graph: Graph, order: Execute, kwargs: RunKwargs, config: RunnableConfig, saver: Saver, outbox: _Outbox
+    graph: Graph,
+    order: Execute,
+    kwargs: RunKwargs,
+    *,
+    config: RunnableConfig,
+    saver: Saver,
+    outbox: _Outbox,
 ) -> None:
     """Stream the graph into the outbox."""
     start = graph_input(kwargs)
@@ -268,7 +278,7 @@ def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
         return Settled(order.run_id, order.attempt, "lost", reason=reason)
     stopped = end.outcome in ("stopped", "timeout")
     state = end.snapshot
-    error = None if end.failure is None else encode({"error": end.failure.error, "message": end.failure.message})
+    error = None if end.failure is None else frames.error(end.failure).data
     values = encode(state.values) if state is not None and state.created_at is not None else None
     if error is not None:
         reply = b'{"__error__":' + error + b"}"

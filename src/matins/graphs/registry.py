@@ -1,8 +1,8 @@
 """Import the user's graphs, and lend them: compiled, with a checkpointer of ours.
 
 A graph of langgraph.json is a compiled graph, an uncompiled StateGraph (compiled once, here) or a factory: a
-function, sync or async, or a context manager, sync or async, that takes nothing, `config` or `runtime`. Factories are
-called for each use, because what they give may depend on the caller.
+function, sync or async, or a context manager, sync or async, that takes nothing, `config` or `runtime`.
+Factories are called for each use, because what they give may depend on the caller.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ _UNNAMED: Final = {"LangGraph", "StateGraph", ""}  # what an uncommented compile
 
 
 class GraphFailed(Exception):
-    """A graph cannot be served. `message` is one line that names its key; `trace` the traceback, if user code raised."""
+    """A graph cannot be served.
+
+    `message` is one line that names its key; `trace` the traceback, if user code raised.
+    """
 
     def __init__(self, message: str, trace: str = "") -> None:
         super().__init__(message)
@@ -141,9 +144,9 @@ def _import(spec: GraphSpec, manifest: Manifest) -> _Entry:
     where = spec.path or spec.module
     try:
         module = _module(spec, manifest)
-    except BaseException as raised:  # a wall: importing runs the user's code, which may raise anything, even SystemExit
-        if isinstance(raised, KeyboardInterrupt):
-            raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:  # a wall: importing runs the user's code, which may even call sys.exit()
         if isinstance(raised, ModuleNotFoundError) and spec.module and raised.name == spec.module:
             raise GraphFailed(f"{key}: no module named {spec.module!r}") from raised
         trace = "".join(traceback.format_exception(raised))
@@ -158,18 +161,22 @@ def _import(spec: GraphSpec, manifest: Manifest) -> _Entry:
             return _Entry(spec, value.compile())
         except Exception as raised:  # a wall: compiling checks what the user built
             trace = "".join(traceback.format_exception(raised))
-            raise GraphFailed(f"{key}: does not compile: {type(raised).__name__}: {raised}", trace) from raised
+            raise GraphFailed(
+                f"{key}: does not compile: {type(raised).__name__}: {raised}", trace
+            ) from raised
     if callable(value) and not isinstance(value, type):
         return _Entry(spec, None, value, _wanted(key, value))
     raise GraphFailed(
-        f"{key}: {spec.attribute!r} in {where} is {type(value).__name__}, not a graph or a function that makes one"
+        f"{key}: {spec.attribute!r} in {where} is {type(value).__name__}, "
+        "not a graph or a function that makes one"
     )
 
 
 def _module(spec: GraphSpec, manifest: Manifest) -> ModuleType:
     if spec.path is None:
         return importlib.import_module(spec.module or "")
-    # By its own dotted name where that finds this very file, so that a class has one identity however it is imported.
+    # By its own dotted name where that finds this very file, so that a class has one identity however it is
+    # imported.
     for directory in (*manifest.dependencies, manifest.path.parent):
         if not spec.path.is_relative_to(directory):
             continue
@@ -230,11 +237,11 @@ def _wanted(key: str, factory: Callable[..., Any]) -> dict[str, Literal["config"
             wanted[parameter.name] = "config"
         elif parameter.default is parameter.empty:
             if len(inspect.signature(factory).parameters) == 1:
-                wanted[parameter.name] = "config"  # the only one, unnamed and untyped: what factories took first
+                wanted[parameter.name] = "config"  # the only one: what factories took first
                 continue
             raise GraphFailed(
-                f"{key}: parameter {parameter.name!r} of {getattr(factory, '__name__', factory)!s} is neither "
-                "`config: RunnableConfig` nor `runtime: ServerRuntime`"
+                f"{key}: parameter {parameter.name!r} of {getattr(factory, '__name__', factory)!s} "
+                "is neither `config: RunnableConfig` nor `runtime: ServerRuntime`"
             )
     return wanted
 

@@ -1,8 +1,8 @@
 """Any Python value -> JSON, without ever failing: no output of a graph may stop a stream or a settle.
 
-What JSON or Postgres cannot hold becomes the nearest thing they can: NUL and lone surrogates U+FFFD, NaN and the
-infinities null, an integer beyond 64 bits its decimal digits in a string (a float would change it), bytes base64,
-sets lists, keys strings, an object that nobody knows its repr.
+What JSON or Postgres cannot hold becomes the nearest thing they can: NUL and lone surrogates U+FFFD, NaN and
+the infinities null, an integer beyond 64 bits its decimal digits in a string (a float would change it), bytes
+base64, sets lists, keys strings, an object that nobody knows its repr.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INT64: Final = range(-(2**63), 2**64)
 
 
 def encode(value: object) -> bytes:
-    """Give one line of compact JSON. Messages, pydantic models and dataclasses keep the order of their fields."""
+    """Give one line of compact JSON; messages, models and dataclasses keep the order of their fields."""
     try:
         encoded = orjson.dumps(value, _default, _FAST)
     except (TypeError, ValueError, RecursionError):

@@ -1,12 +1,12 @@
 """What the API asks about a thread's state: read it, list its history, change it.
 
-Parameters and answers are JSON. The shapes are the API's ThreadState; a thread that has no checkpoint has an empty
-one. Whether the thread exists and who may see it is settled before a call gets here.
+Parameters and answers are JSON. The shapes are the API's ThreadState; a thread that has no checkpoint has an
+empty one. Whether the thread exists and who may see it is settled before a call gets here.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -45,7 +45,9 @@ class _Asked(msgspec.Struct, kw_only=True):
     def config(self) -> RunnableConfig:
         """The thread, or the checkpoint of it that was named."""
         named = self.checkpoint or {}
-        coordinates = {key: named[key] for key in ("checkpoint_ns", "checkpoint_id", "checkpoint_map") if named.get(key)}
+        coordinates = {
+            key: named[key] for key in ("checkpoint_ns", "checkpoint_id", "checkpoint_map") if named.get(key)
+        }
         if self.checkpoint_id:
             coordinates["checkpoint_id"] = self.checkpoint_id
         return {"configurable": {**coordinates, "thread_id": str(self.thread_id)}}
@@ -120,7 +122,8 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
         except InvalidUpdateError as refused:
             raise BadRequest(str(refused)) from refused
         except (TypeError, ValueError, LookupError, AttributeError) as raised:
-            # The values went through the user's reducers and writers; what these refuse is the caller's mistake.
+            # The values went through the user's reducers and writers; what these refuse is the caller's
+            # mistake.
             raise BadRequest(f"The update was refused: {type(raised).__name__}: {raised}") from raised
         newest = await graph.aget_state({"configurable": {"thread_id": str(thread_id)}})
     await thread_state.write_state(
@@ -131,7 +134,11 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
         status=resting_status(failed=False, has_next=bool(newest.next)),
     )
     checkpoint = _checkpoint(written)
-    return {"checkpoint": checkpoint, "configurable": checkpoint, "checkpoint_id": (checkpoint or {}).get("checkpoint_id")}
+    return {
+        "checkpoint": checkpoint,
+        "configurable": checkpoint,
+        "checkpoint_id": (checkpoint or {}).get("checkpoint_id"),
+    }
 
 
 def thread_state_of(snapshot: StateSnapshot) -> Json:
@@ -157,7 +164,7 @@ def _task(task: PregelTask) -> Json:
         "id": task.id,
         "name": task.name,
         "path": task.path,
-        "error": None if task.error is None else task.error if isinstance(task.error, str) else repr(task.error),
+        "error": repr(task.error) if isinstance(task.error, Exception) else task.error,
         "interrupts": [{"id": each.id, "value": each.value} for each in task.interrupts],
         "checkpoint": None if nested is None or isinstance(nested, StateSnapshot) else nested["configurable"],
         "state": thread_state_of(nested) if isinstance(nested, StateSnapshot) else None,
@@ -167,7 +174,7 @@ def _task(task: PregelTask) -> Json:
 
 def _checkpoint(config: RunnableConfig | None) -> Json | None:
     """Give the coordinates of a checkpoint; None when the config names a thread alone."""
-    named = cast("Json", (config or {}).get("configurable", {}))
+    named: Json = (config or {}).get("configurable", {})
     if not named.get("checkpoint_id"):
         return None
     keys = ("checkpoint_id", "thread_id", "checkpoint_ns", "checkpoint_map")

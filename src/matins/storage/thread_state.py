@@ -11,5 +11,8 @@ from matins.storage.pool import Conn
 async def write_state(
     conn: Conn, thread_id: ThreadId, *, values: bytes | None, interrupts: bytes, status: ThreadStatus
 ) -> None:
-    """Show the state that was just written, and no error. The caller holds the thread's row; no run is in flight."""
+    """Show the state that was just written, and no error.
+
+    The caller holds the thread's row, and no run of it is in flight.
+    """
     await conn.execute(sql.load("thread_state")["write_state"].text, thread_id, values, interrupts, status)

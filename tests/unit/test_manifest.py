@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from matins.manifest import Manifest, ManifestError, parse_env, read
+
+
+def write(folder: Path, content: object) -> Path:
+    (folder / "agent.py").write_text("graph = 1")
+    path = folder / "langgraph.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def project(folder: Path, **content: object) -> Manifest:
+    return read(write(folder, {"graphs": {"agent": "./agent.py:graph"}, **content}))
+
+
+def test_a_graph_is_named_by_a_file_or_a_module_as_a_string_or_an_object(tmp_path: Path) -> None:
+    graphs = {
+        "a": "./agent.py:graph",
+        "b": "pkg.mod:make",
+        "c": {"path": "agent.py:graph", "description": "What it does."},
+    }
+    found = project(tmp_path, graphs=graphs).graphs
+    assert (found["a"].path, found["a"].module, found["a"].attribute) == (
+        tmp_path / "agent.py",
+        None,
+        "graph",
+    )
+    assert (found["b"].path, found["b"].module, found["b"].attribute) == (None, "pkg.mod", "make")
+    assert (found["c"].path, found["c"].description) == (tmp_path / "agent.py", "What it does.")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r":1: not JSON: .* \(column 2\)"),
+        ('{\n "graphs": {,}\n}', ":2: not JSON"),
+        ([], "must hold a JSON object, not a list"),
+        ({}, "graphs: missing"),
+        ({"graphs": {}}, "graphs: empty"),
+        ({"graphs": ["./agent.py:graph"]}, "graphs: must be an object, not a list"),
+        ({"graphs": {"a": 5}}, "graphs.a: must be a string or an object, not a number"),
+        ({"graphs": {"a": {"description": "x"}}}, "graphs.a.path: missing"),
+        (
+            {"graphs": {"a": {"path": "./agent.py:graph", "description": 1}}},
+            "graphs.a.description: must be a string",
+        ),
+        ({"graphs": {"a": "./agent.py"}}, r'graphs.a: .* must read "./file.py:variable"'),
+        ({"graphs": {"a": "./agent.py:"}}, "graphs.a: .* must read"),
+        ({"graphs": {"a": "./agent.py:not a name"}}, "graphs.a: .* must read"),
+        ({"graphs": {"a": "./nope.py:graph"}}, "graphs.a: no such file: ./nope.py"),
+        ({"graphs": {"a": "./agent.ts:graph"}}, "graphs.a: .* is a JavaScript graph"),
+        ({"graphs": {"a": "my-agent:graph"}}, "graphs.a: 'my-agent' is neither"),
+        ({"graphs": {"a": "./agent.py:graph"}, "dependencies": "."}, "dependencies: must be a list"),
+        ({"graphs": {"a": "./agent.py:graph"}, "dependencies": [1]}, r"dependencies\[0\]: must be a string"),
+        (
+            {"graphs": {"a": "./agent.py:graph"}, "dependencies": [".", "./x"]},
+            r"dependencies\[1\]: no such directory",
+        ),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": 5}, "env: must be a mapping or the path of a file"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": ".env"}, "env: no such file: .env"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": {"A": []}}, "env.A: must be a string, not a list"),
+        ({"graphs": {"a": "./agent.py:graph"}, "http": "x"}, "http: must be an object"),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_the_file_and_the_key(
+    tmp_path: Path, content: object, message: str
+) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(ManifestError, match=message) as refused:
+        read(path)
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"nope\.json: no such file"):
+        read(tmp_path / "nope.json")
+
+
+def test_an_unknown_key_is_a_warning_with_the_key_that_was_meant(tmp_path: Path) -> None:
+    manifest = project(
+        tmp_path,
+        dependancies=[],
+        zzz=1,
+        graphs={"a": {"path": "./agent.py:graph", "descripton": "x"}},
+        webhooks={"url": {"allowed_hosts": []}},
+        http={"cors": {"allow_origin": ["*"]}},
+    )
+    assert manifest.warnings == [
+        f"{manifest.path}: dependancies: unknown key, ignored; did you mean 'dependencies'?",
+        f"{manifest.path}: zzz: unknown key, ignored",
+        f"{manifest.path}: http.cors.allow_origin: unknown key, ignored; did you mean 'allow_origins'?",
+        f"{manifest.path}: webhooks.url.allowed_hosts: unknown key, ignored; did you mean 'allowed_ports'?",
+        f"{manifest.path}: graphs.a.descripton: unknown key, ignored; did you mean 'description'?",
+    ]
+
+
+def test_everything_that_is_documented_is_known(tmp_path: Path) -> None:
+    manifest = project(
+        tmp_path,
+        python_version="3.12",
+        node_version="20",
+        store={"index": {"dims": 3, "embed": "x", "fields": ["$"]}, "ttl": {"default_ttl": 5}},
+        auth={"path": "./auth.py:auth"},
+        http={"app": "./app.py:app", "cors": {"allow_origins": ["*"]}},
+        checkpointer={"ttl": {"strategy": "delete"}},
+        webhooks={"env_prefix": "LG_", "url": {"require_https": True}},
+    )
+    assert manifest.warnings == []
+    assert manifest.sections["auth"] == {"path": "./auth.py:auth"}
+    assert set(manifest.sections) == {"auth", "http", "store", "checkpointer", "webhooks"}
+
+
+def test_dependencies_are_directories_and_packages_are_left_to_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "src").mkdir(parents=True)
+    (tmp_path / "lib" / "pyproject.toml").touch()
+    manifest = project(tmp_path, dependencies=[".", "./lib", "langchain_openai"])
+    assert manifest.dependencies == (tmp_path, tmp_path / "lib", tmp_path / "lib" / "src")
+    assert "dependencies[2]: 'langchain_openai' is not installed from here" in manifest.warnings[0]
+
+
+def test_env_is_a_mapping_or_a_file_and_the_process_wins(tmp_path: Path) -> None:
+    assert project(tmp_path, env={"A": "1", "B": 2, "C": True}).env == {"A": "1", "B": "2", "C": "true"}
+    (tmp_path / ".env").write_text("A=1\nB=2\n")
+    manifest = project(tmp_path, env=".env")
+    environ = {"B": "mine"}
+    manifest.export(environ)
+    assert environ == {"A": "1", "B": "mine"}
+    assert manifest.env_file == tmp_path / ".env"
+
+
+def test_a_dotenv_line_may_have_quotes_a_comment_and_an_export() -> None:
+    text = """
+# a comment
+PLAIN=value
+export EXPORTED=yes
+SPACED = a b   # said aside
+HASH=a#b
+SINGLE='a # "b"'
+DOUBLE="a\\nb" # c
+EMPTY=
+ONLY= # nothing
+not a line
+URL=postgres://u:p@h/d?x=1
+"""
+    assert parse_env(text) == {
+        "PLAIN": "value", "EXPORTED": "yes", "SPACED": "a b", "HASH": "a#b", "SINGLE": 'a # "b"',
+        "DOUBLE": "a\nb", "EMPTY": "", "ONLY": "", "URL": "postgres://u:p@h/d?x=1",
+    }  # fmt: skip
+
+
+def test_what_is_watched_is_where_the_graphs_come_from(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / ".env").touch()
+    manifest = project(tmp_path, dependencies=["./lib"], env="./.env")
+    assert set(manifest.watched) == {
+        tmp_path / "lib",
+        tmp_path,
+        tmp_path / "langgraph.json",
+        tmp_path / ".env",
+    }
