@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from matins.domain.runs import Held
 from matins.storage import checkpoints
 from matins.storage.checkpoints import Batch, BlobRow, CheckpointRow, WriteRow
+from matins.storage.migrate import migrate
 from matins.storage.pool import Pool, connect
 from matins.storage.sql import load
-from tests.support import rows
+from tests.support import databases, rows
 
 pytestmark = pytest.mark.anyio
 
@@ -53,6 +57,22 @@ async def test_our_migration_makes_what_langgraphs_own_setup_makes(
 ) -> None:
     await set_up_theirs(empty_database)
     assert await schema(database) == await schema(empty_database)
+
+
+async def test_what_langgraph_wrote_before_stays_in_sight_of_a_role_called_as_our_schema(
+    empty_database: str,
+) -> None:
+    dsn = databases.at(empty_database, urlsplit(empty_database).path[1:], role="matins")
+    root: RunnableConfig = {"configurable": {"thread_id": THREAD, "checkpoint_ns": ""}}
+    async with AsyncPostgresSaver.from_conn_string(dsn) as saver:
+        await saver.setup()
+        await saver.aput(root, empty_checkpoint(), {"source": "input"}, {})
+    await migrate(dsn)
+    connection = await connect(dsn)
+    found = await checkpoints.get_newest(connection, thread_id=THREAD, checkpoint_ns="")
+    connection.terminate()
+    assert found is not None
+    assert found.row.metadata == b'{"source": "input"}'
 
 
 async def test_langgraphs_own_setup_changes_nothing_of_ours(database: str) -> None:
@@ -128,7 +148,8 @@ async def test_rows_of_one_key_in_one_batch_follow_the_rule_of_the_table(pool: P
         return BlobRow(THREAD, "", "c", "1", "msgpack", value)
 
     given: list[WriteRow | BlobRow] = [
-        write(0, b"first"), write(0, b"second"), write(-1, b"first"), write(-1, b"second"), blob(b"1"), blob(b"2"),
+        write(0, b"first"), write(0, b"second"), write(-1, b"first"), write(-1, b"second"),
+        blob(b"1"), blob(b"2"),
     ]  # fmt: skip
     together, apart = Batch(), [Batch() for _ in given]
     together.add(given)
@@ -191,7 +212,8 @@ async def test_keep_latest_drops_a_subgraphs_call_with_the_checkpoint_that_made_
             await checkpoints.insert(conn, point(number, ns=f"call:{number}"))
             await checkpoints.insert(conn, point(number, ns="stateful"))
         await conn.execute(
-            "UPDATE checkpoints SET metadata = jsonb_build_object('parents', jsonb_build_object('', checkpoint_id))"
+            "UPDATE checkpoints"
+            " SET metadata = jsonb_build_object('parents', jsonb_build_object('', checkpoint_id))"
             " WHERE checkpoint_ns <> ''"
         )
         await checkpoints.keep_latest(conn, thread_id=THREAD)

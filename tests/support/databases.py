@@ -15,11 +15,12 @@ from matins.embedded import EmbeddedPostgres
 from matins.storage.migrate import migrate
 
 TEMPLATE = "matins_template"
+ROLE = "tester"  # the embedded server's own role is called as our schema, which is a case of its own
 
 
-def at(uri: str, name: str) -> str:
+def at(uri: str, name: str, *, role: str = ROLE) -> str:
     """Give the DSN of another database of the same server."""
-    return urlunsplit(urlsplit(uri)._replace(path=f"/{name}"))
+    return urlunsplit(urlsplit(uri)._replace(netloc=f"{role}@", path=f"/{name}"))
 
 
 async def _execute(uri: str, *statements: str) -> None:
@@ -42,10 +43,11 @@ def server(data_dir: Path) -> Iterator[str]:
             "ALTER SYSTEM SET synchronous_commit = off",
             "ALTER SYSTEM SET full_page_writes = off",
             "SELECT pg_reload_conf()",
+            f"CREATE ROLE {ROLE} SUPERUSER LOGIN",
             f"CREATE DATABASE {TEMPLATE}",
         )
         anyio.run(migrate, at(postgres.uri, TEMPLATE))
-        yield postgres.uri
+        yield at(postgres.uri, "postgres")
     finally:
         postgres.stop()
 

@@ -2,6 +2,11 @@
 -- database they wrote opens as it is and workers never race to create them. A test compares the result with what
 -- the libraries' own set-up gives; store_vectors comes with an index configuration and is the store's to create.
 
+-- "Where": on the search path as it is without our schema. A role that is called matins has that schema first, and
+-- tables made there would hide those that LangGraph made before. Until the end of this transaction.
+SELECT set_config('search_path', coalesce(string_agg(quote_ident(name), ', ' ORDER BY place), 'public'), true)
+FROM unnest(current_schemas(false)) WITH ORDINALITY AS path (name, place) WHERE name <> 'matins';
+
 CREATE TABLE IF NOT EXISTS checkpoint_migrations (v integer PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS checkpoints (
     thread_id            text NOT NULL,
