@@ -229,7 +229,7 @@ def test_any_aware_datetime_gives_an_instant_in_utc() -> None:
         "Z" * 256,
         "Z" * 100_000,
     ],
-    ids=lambda name: repr(name[:20]),
+    ids=lambda name: f"{name[:20]!r} of {len(name)}",
 )
 @pytest.mark.parametrize("expression", ["* * * * *", "@every 1m"])
 def test_what_is_no_iana_zone_is_refused(expression: str, name: str) -> None:
