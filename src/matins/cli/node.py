@@ -1,0 +1,86 @@
+"""Start a node: check the configuration, then become the parent of its processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from matins import parent
+from matins.embedded import EmbeddedPostgres
+from matins.manifest import ManifestError, read
+from matins.settings import SettingsError, database_uri
+from matins.settings import read as read_settings
+
+CONFIGURATION_ERROR: Final = 2
+DEV_GRACE_SECONDS: Final = 0
+"""Ctrl-C in development hands runs back at once; they go on at the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What to serve, and where."""
+
+    config: Path
+    host: str
+    port: int
+    workers: int
+    reloads: bool = False
+    is_dev: bool = False
+    opens_browser: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where a person reaches it."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compares, binds nothing
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def run(node: Node, *, data_dir: Path | None) -> int:
+    """Run a node until it is told to stop; the exit code.
+
+    The database is the one that the environment names, else an embedded one in `data_dir`.
+    """
+    environment = dict(os.environ)
+    try:
+        manifest = read(node.config)
+    except ManifestError as error:
+        return _refuse(str(error))
+    manifest.export(environment)
+    environment |= {
+        "MATINS_CONFIG": str(node.config.resolve()),
+        "MATINS_WORKERS": str(node.workers),
+        "MATINS_URL": node.url,
+    }
+    if node.is_dev:
+        environment |= {"MATINS_DEV": "1", "MATINS_RELOAD": "1" if node.reloads else "0"}
+        environment.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", str(DEV_GRACE_SECONDS))
+        environment.setdefault("LOG_LEVEL", "WARNING")
+    postgres = None
+    if database_uri(environment) is None and data_dir is not None:
+        postgres = EmbeddedPostgres(data_dir)
+        environment["MATINS_ALONE"] = "1"
+    try:
+        settings = read_settings({"DATABASE_URI": "postgresql:///", **environment} if postgres else environment)
+    except SettingsError as error:
+        return _refuse(str(error))
+    if node.opens_browser:
+        webbrowser.open(node.url + "/docs")
+    return parent.run(
+        host=node.host,
+        port=node.port,
+        command=[sys.executable, "-m", "matins.server"],
+        environment=environment,
+        postgres=postgres,
+        grace_s=settings.grace_s,
+    )
+
+
+def _refuse(line: str) -> int:
+    typer.echo(f"matins: {line}", err=True)
+    return CONFIGURATION_ERROR

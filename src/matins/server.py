@@ -1,0 +1,304 @@
+"""The serving process: builds every part and passes it to those that need it; then waits to be told to go.
+
+Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
+the crash of one takes all down: the parent then starts a successor on the same listening socket.
+
+    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> http
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import zoneinfo
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+from uuid import UUID
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+
+from matins import __version__, telemetry
+from matins.api.app import Parts, build
+from matins.domain.errors import Error, Unavailable
+from matins.domain.ids import NodeId, uuid7
+from matins.engine import assistants
+from matins.engine.lease import Lease
+from matins.engine.queue.claimer import Claimer, Wake
+from matins.engine.queue.lane import Lanes
+from matins.engine.queue.reaper import Reaper
+from matins.engine.runs import Runs
+from matins.engine.scheduler import Scheduler
+from matins.engine.streams.hub import Hub
+from matins.manifest import ManifestError
+from matins.manifest import read as read_manifest
+from matins.settings import Settings, SettingsError
+from matins.settings import read as read_settings
+from matins.storage.migrate import migrate
+from matins.storage.pool import normalise_dsn, open_pool
+from matins.workers.pool import GraphsFailed
+from matins.workers.pool import Pool as Workers
+from matins.workers.process import Launch
+from matins.workers.reload import Reloader
+
+CONFIGURATION_ERROR: Final = 2
+DATABASE_PATIENCE_SECONDS: Final = 30.0
+GOODBYE_SECONDS: Final = 1
+"""How long open connections have, once nothing more will be sent on them."""
+
+
+class Part(Protocol):
+    """Anything that runs until it is cancelled, and says when it is ready."""
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Run."""
+        ...
+
+
+@asynccontextmanager
+async def running(part: Part) -> AsyncIterator[None]:
+    """Have a part running, ready, for the length of the block."""
+    async with anyio.create_task_group() as group:
+        await group.start(part.run)
+        yield
+        group.cancel_scope.cancel()
+
+
+class Parent:
+    """The process that started this one: told about our workers, and missed when it is gone."""
+
+    def __init__(self, control: socket.socket | None) -> None:
+        self._control: Final = control
+
+    def tell(self, kind: str, **facts: object) -> None:
+        """Say something to the parent, one line of JSON."""
+        if self._control is not None:
+            try:
+                self._control.sendall(json.dumps({"kind": kind, **facts}).encode() + b"\n")
+            except OSError:
+                os._exit(1)  # nobody would restart us, and a successor may want our port
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Vanish when the parent does: its death is not ours to outlive."""
+        task_status.started()
+        if self._control is None:
+            return
+        self._control.setblocking(False)
+        while True:
+            await anyio.wait_readable(self._control)
+            try:
+                if self._control.recv(4096) == b"":
+                    os._exit(1)
+            except BlockingIOError:
+                continue
+            except OSError:
+                os._exit(1)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to us."""
+
+    @contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        """Capture none."""
+        yield
+
+
+class Http:
+    """The HTTP server, on a socket that the parent keeps open."""
+
+    def __init__(self, parts: Parts, listener: socket.socket) -> None:
+        self._listener: Final = listener
+        self._server: Final = _Uvicorn(
+            uvicorn.Config(
+                build(parts),
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=GOODBYE_SECONDS,
+            )
+        )
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Serve; cancelled, let open requests end for a moment. `serve` itself must never be cancelled."""
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope(shield=True):
+                group.start_soon(self._until_cancelled, task_status)
+                await self._server.serve(sockets=[self._listener])
+            group.cancel_scope.cancel()
+
+    async def _until_cancelled(self, task_status: TaskStatus[None]) -> None:
+        try:
+            while not self._server.started:
+                await anyio.sleep(0.005)
+            task_status.started()
+            await anyio.sleep_forever()
+        finally:
+            self._server.should_exit = True
+
+
+async def serve(settings: Settings, *, listener: socket.socket, parent: Parent, predecessor: NodeId | None) -> None:
+    """Run the serving process until SIGTERM.
+
+    Raises: GraphsFailed, ManifestError, Unavailable.
+    """
+    log = telemetry.log()
+    manifest = read_manifest(settings.config)
+    for warning in manifest.warnings:
+        log.warning(telemetry.CONFIG_WARNING, text=warning)
+    for parameter in normalise_dsn(settings.database_uri)[1]:
+        log.warning(telemetry.CONFIG_WARNING, text=f"DATABASE_URI: {parameter} is not used")
+    node_id = NodeId(uuid7())
+    parent.tell("node", node_id=str(node_id))
+    applied = await _patiently(lambda: migrate(settings.database_uri))
+    if applied:
+        log.info(telemetry.DATABASE_MIGRATED, files=applied)
+    wake, due, hub = Wake(), Wake(), Hub()
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(open_pool(settings.database_uri, size=settings.connections))
+        lease = Lease(settings.database_uri, node_id=node_id, name=socket.gethostname(), version=__version__)
+
+        async def on_graphs(graphs: bytes) -> None:
+            await pool.run(lambda conn: assistants.ensure_system(conn, assistants.decode_graphs(graphs)))
+            wake()
+
+        workers = Workers(
+            Launch(
+                settings.config,
+                settings.lanes,
+                # Strict msgpack is read by LangGraph once, when it is imported: a stored checkpoint never runs code.
+                {"DATABASE_URI": settings.database_uri, "LANGGRAPH_STRICT_MSGPACK": "true"},
+            ),
+            workers=settings.workers,
+            on_graphs=on_graphs,
+            on_spawn=lambda pid: parent.tell("worker", pid=pid),
+            on_exit=lambda pid: parent.tell("worker_gone", pid=pid),
+        )
+        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
+        reaper = Reaper(
+            pool=pool, lanes=lanes, lease=lease, wake=wake, predecessor=predecessor, is_alone=settings.is_alone
+        )
+        claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
+        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
+        runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
+        parts = Parts(pool=pool, workers=workers, runs=runs, hub=hub, lease=lease, crons_changed=due)
+        await stack.enter_async_context(running(parent))
+        for part in (lease, workers, lanes, reaper, claimer, scheduler):
+            await stack.enter_async_context(running(part))
+        if settings.reloads:
+            await stack.enter_async_context(running(Reloader(workers, settings.config)))
+        await stack.enter_async_context(running(Http(parts, listener)))
+        parent.tell("ready")
+        log.info(telemetry.NODE_STARTED, node_id=str(node_id), workers=settings.workers, lanes=settings.lanes)
+        if settings.is_dev and predecessor is None:
+            _greet(settings, list(assistants.known(workers)))
+        await _told_to_go()
+        log.info(telemetry.NODE_STOPPING, node_id=str(node_id), runs=len(lanes.held))
+        claimer.is_draining = scheduler.is_draining = runs.is_draining = True
+        await lanes.hand_back(grace_s=settings.grace_s)
+
+
+async def _patiently(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """Wait for a database that is still starting."""
+    deadline = anyio.current_time() + DATABASE_PATIENCE_SECONDS
+    while True:
+        try:
+            return await work()
+        except Unavailable:
+            if anyio.current_time() > deadline:
+                raise
+        await anyio.sleep(0.2)
+
+
+async def _told_to_go() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number is not signal.SIGHUP:
+                return
+
+
+def _greet(settings: Settings, graphs: list[str]) -> None:
+    """Say where everything is and what to try next."""
+    some = "echo" if "echo" in graphs else sorted(graphs)[0] if graphs else "your_graph"
+    sys.stdout.write(
+        f"""
+  Matins {__version__} is ready.
+
+    API    {settings.url}
+    Docs   {settings.url}/docs
+    Graphs {", ".join(sorted(graphs))}
+
+  Try next:
+
+    curl -s {settings.url}/runs/wait -H 'content-type: application/json' \\
+      -d '{{"assistant_id": "{some}", "input": {{"messages": [{{"role": "user", "content": "hello"}}]}}}}'
+
+  Ctrl-C stops it; what it knows stays.
+
+"""
+    )
+    sys.stdout.flush()
+
+
+def _inherited(name: str) -> socket.socket | None:
+    """Take over a socket that the parent passed on; no child of ours gets it."""
+    number = os.environ.pop(name, "")
+    if not number:
+        return None
+    os.set_inheritable(int(number), False)
+    return socket.socket(fileno=int(number))
+
+
+def main() -> int:
+    """Run the serving process as the environment says; the exit code."""
+    zoneinfo.reset_tzpath([])  # the rules of the tzdata package, the same on every machine, not the system's
+    control, listener = _inherited("MATINS_CONTROL_FD"), _inherited("MATINS_LISTEN_FD")
+    predecessor = os.environ.pop("MATINS_PREDECESSOR", "")
+    try:
+        settings = read_settings(os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"matins: {error}\n")
+        return CONFIGURATION_ERROR
+    telemetry.configure(level=settings.log_level, as_json=settings.log_json)
+    if listener is None:
+        sys.stderr.write("matins: the serving process is started by its parent: use `matins dev` or `matins serve`\n")
+        return CONFIGURATION_ERROR
+
+    async def work() -> None:
+        await serve(
+            settings,
+            listener=listener,
+            parent=Parent(control),
+            predecessor=NodeId(UUID(predecessor)) if predecessor else None,
+        )
+
+    try:
+        anyio.run(work, backend_options={"use_uvloop": True})
+    except BaseException as raised:
+        known = _known(raised)
+        if known is None:
+            raise
+        sys.stderr.write(f"matins: {known}\n")
+        return 1 if isinstance(known, Error) else CONFIGURATION_ERROR
+    return 0
+
+
+def _known(raised: BaseException) -> Error | GraphsFailed | ManifestError | None:
+    """Give the reason for an end that one line explains; None when a traceback is needed."""
+    if isinstance(raised, BaseExceptionGroup):
+        return next((known for each in raised.exceptions if (known := _known(each)) is not None), None)
+    return raised if isinstance(raised, (Error, GraphsFailed, ManifestError)) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

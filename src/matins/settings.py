@@ -1,0 +1,93 @@
+"""The environment, read once into one frozen value. Names that operators already use are accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+_DATABASE: Final = ("DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM", "DATABASE_URL")
+
+
+class SettingsError(Exception):
+    """A variable has a value that makes no sense. The text is one line that names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How this node runs.
+
+    `workers`: run workers beside the desk (`MATINS_WORKERS`). `lanes`: runs at once in each (`N_JOBS_PER_WORKER`).
+    `grace_s`: how long runs may finish at a shutdown (`BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS`). `is_alone`: no other node
+    can be on this database (`MATINS_ALONE`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person.
+    """
+
+    database_uri: str
+    config: Path
+    workers: int = 1
+    lanes: int = 10
+    connections: int = 20
+    grace_s: float = 180.0
+    is_alone: bool = False
+    is_dev: bool = False
+    reloads: bool = False
+    url: str = "http://127.0.0.1:2024"
+    log_level: str = "INFO"
+    log_json: bool = False
+
+
+def database_uri(environ: Mapping[str, str]) -> str | None:
+    """Give the database that the environment names, by the first of the names that people use for it."""
+    return next((environ[name] for name in _DATABASE if environ.get(name)), None)
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises: SettingsError.
+    """
+    uri = database_uri(environ)
+    if uri is None:
+        message = "DATABASE_URI is not set: name a PostgreSQL database, or use `matins dev`, which brings its own"
+        raise SettingsError(message)
+    return Settings(
+        database_uri=uri,
+        config=Path(environ.get("MATINS_CONFIG", "langgraph.json")),
+        workers=_number(environ, "MATINS_WORKERS", 1, at_least=1),
+        lanes=_number(environ, "N_JOBS_PER_WORKER", 10, at_least=1),
+        connections=_number(environ, "LANGGRAPH_POSTGRES_POOL_MAX_SIZE", 20, at_least=2),
+        grace_s=float(_number(environ, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", 180, at_least=0)),
+        is_alone=_flag(environ, "MATINS_ALONE"),
+        is_dev=_flag(environ, "MATINS_DEV"),
+        reloads=_flag(environ, "MATINS_RELOAD"),
+        url=environ.get("MATINS_URL", "http://127.0.0.1:2024"),
+        log_level=_level(environ),
+        log_json=_flag(environ, "LOG_JSON"),
+    )
+
+
+def _number(environ: Mapping[str, str], name: str, default: int, *, at_least: int) -> int:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        number = at_least - 1
+    if number < at_least:
+        message = f"{name} must be a whole number of at least {at_least}, not {text!r}"
+        raise SettingsError(message)
+    return number
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "").lower() in ("1", "true", "yes", "on")
+
+
+def _level(environ: Mapping[str, str]) -> str:
+    level = environ.get("LOG_LEVEL", "INFO").upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"):
+        message = f"LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {level!r}"
+        raise SettingsError(message)
+    return level
