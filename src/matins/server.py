@@ -16,7 +16,6 @@ import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -139,7 +138,7 @@ class Http:
 
     async def _until_cancelled(self, task_status: TaskStatus[None]) -> None:
         try:
-            while not self._server.started:
+            while not self._server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
                 await anyio.sleep(0.005)
             task_status.started()
             await anyio.sleep_forever()
@@ -147,7 +146,9 @@ class Http:
             self._server.should_exit = True
 
 
-async def serve(settings: Settings, *, listener: socket.socket, parent: Parent, predecessor: NodeId | None) -> None:
+async def serve(
+    settings: Settings, *, listener: socket.socket, parent: Parent, predecessor: NodeId | None
+) -> None:
     """Run the serving process until SIGTERM.
 
     Raises: GraphsFailed, ManifestError, Unavailable.
@@ -186,7 +187,12 @@ async def serve(settings: Settings, *, listener: socket.socket, parent: Parent, 
         )
         lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
         reaper = Reaper(
-            pool=pool, lanes=lanes, lease=lease, wake=wake, predecessor=predecessor, is_alone=settings.is_alone
+            pool=pool,
+            lanes=lanes,
+            lease=lease,
+            wake=wake,
+            predecessor=predecessor,
+            is_alone=settings.is_alone,
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
@@ -229,7 +235,7 @@ async def _told_to_go() -> None:
 
 def _greet(settings: Settings, graphs: list[str]) -> None:
     """Say where everything is and what to try next."""
-    some = "echo" if "echo" in graphs else sorted(graphs)[0] if graphs else "your_graph"
+    some = "echo" if "echo" in graphs else min(graphs) if graphs else "your_graph"
     sys.stdout.write(
         f"""
   Matins {__version__} is ready.
@@ -271,7 +277,9 @@ def main() -> int:
         return CONFIGURATION_ERROR
     telemetry.configure(level=settings.log_level, as_json=settings.log_json)
     if listener is None:
-        sys.stderr.write("matins: the serving process is started by its parent: use `matins dev` or `matins serve`\n")
+        sys.stderr.write(
+            "matins: the serving process is started by its parent: use `matins dev` or `matins serve`\n"
+        )
         return CONFIGURATION_ERROR
 
     async def work() -> None:

@@ -49,7 +49,9 @@ def read(environ: Mapping[str, str]) -> Settings:
     """
     uri = database_uri(environ)
     if uri is None:
-        message = "DATABASE_URI is not set: name a PostgreSQL database, or use `matins dev`, which brings its own"
+        message = (
+            "DATABASE_URI is not set: name a PostgreSQL database, or use `matins dev`, which brings its own"
+        )
         raise SettingsError(message)
     return Settings(
         database_uri=uri,

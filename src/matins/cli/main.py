@@ -25,12 +25,13 @@ app = typer.Typer(
 
 
 @app.command()
-def dev(  # noqa: PLR0913 - one parameter an option
+def dev(
     config: Config = Path("langgraph.json"),
     host: Host = "127.0.0.1",
     port: Port = 2024,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where the embedded database lives.  [default: .matins beside the config]")
+        Path | None,
+        typer.Option(help="Where the embedded database lives.  [default: .matins beside the config]"),
     ] = None,
     reload: Annotated[bool, typer.Option(help="Reload graphs when their code changes.")] = True,
     browser: Annotated[bool, typer.Option(help="Open the API's documentation in a browser.")] = False,

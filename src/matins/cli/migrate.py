@@ -14,7 +14,9 @@ from matins.storage import migrate as migrations
 
 
 def migrate(
-    sql: Annotated[bool, typer.Option("--sql", help="Print all migrations instead of applying them.")] = False,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print all migrations instead of applying them.")
+    ] = False,
 ) -> None:
     """Apply missing migrations to the database that DATABASE_URI names."""
     if sql:

@@ -66,7 +66,9 @@ def run(node: Node, *, data_dir: Path | None) -> int:
         postgres = EmbeddedPostgres(data_dir)
         environment["MATINS_ALONE"] = "1"
     try:
-        settings = read_settings({"DATABASE_URI": "postgresql:///", **environment} if postgres else environment)
+        settings = read_settings(
+            {"DATABASE_URI": "postgresql:///", **environment} if postgres else environment
+        )
     except SettingsError as error:
         return _refuse(str(error))
     if node.opens_browser:

@@ -187,4 +187,3 @@ def _payload(body: Mapping[str, object], cron_id: CronId) -> bytes:
         raise Invalid(str(unfit)) from None
     decide(read.multitask_strategy, in_flight=0)
     return msgspec.json.encode(payload)
-

@@ -91,7 +91,13 @@ class Lease:
                 if not was_held:
                     granted()
                 was_held = True
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, Unavailable) as away:
+            except (
+                OSError,
+                TimeoutError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                Unavailable,
+            ) as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away) or type(away).__name__)
                 if connection is not None:
                     connection.terminate()

@@ -202,9 +202,7 @@ class Runs:
         )
         return run
 
-    async def cancel(
-        self, thread_id: ThreadId, run_id: RunId, *, scope: Scope, wait: bool
-    ) -> None:
+    async def cancel(self, thread_id: ThreadId, run_id: RunId, *, scope: Scope, wait: bool) -> None:
         """Stop a run: a pending one at once, a running one through its lane.
 
         With `wait`, returns when nothing of it executes any more, or it was settled over its head.

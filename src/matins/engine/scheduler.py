@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
@@ -105,7 +104,7 @@ class Scheduler:
                     pause_s = await self._look()
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
-            except Exception:  # the wall of a loop iteration: the next look may do better
+            except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
                 telemetry.log().exception(telemetry.SCHEDULER_FAILED)
             if pause_s > 0:
                 await self._wake.wait(pause_s)
@@ -122,13 +121,19 @@ class Scheduler:
         now, following, ahead = await self._pool.run(work, transaction=False)
         self._clock.set(now, asked_at)
         if not ahead:
-            return min(LOOK_SECONDS, max(0.0, (following - now).total_seconds() - 1)) if following else LOOK_SECONDS
+            return (
+                min(LOOK_SECONDS, max(0.0, (following - now).total_seconds() - 1))
+                if following
+                else LOOK_SECONDS
+            )
         prepared = await self._pool.run(lambda conn: self._prepare(conn, ahead), transaction=False)
         first = min(cron.next_run_date for cron in ahead if cron.next_run_date)
         wait_s = (first - self._clock.now()).total_seconds()
         if wait_s > LOOK_SECONDS:
             return wait_s - LOOK_SECONDS
-        await self._wake.wait(max(0.0, wait_s + 0.001))  # a hair longer: the database must agree that it has come
+        await self._wake.wait(
+            max(0.0, wait_s + 0.001)
+        )  # a hair longer: the database must agree that it has come
         instant = self._clock.now()
         due = [each for each in prepared if each.cron.next_run_date and each.cron.next_run_date <= instant]
         if due:
@@ -164,7 +169,7 @@ class Scheduler:
             await self._pool.run(lambda conn: self._fire(conn, due))
         except Unavailable:
             raise
-        except Exception:  # the wall of a loop iteration: find the bad one, fire the rest
+        except Exception:  # noqa: BLE001 - the wall of a loop iteration: find the bad one, fire the rest
             telemetry.log().exception(telemetry.SCHEDULER_FAILED, crons=len(due))
             for each in due:
                 await self._fire_alone(each)
@@ -174,7 +179,7 @@ class Scheduler:
             await self._pool.run(lambda conn: self._fire(conn, [each]))
         except Unavailable:
             raise
-        except Exception as refused:  # the wall of a loop iteration: this cron is paused, the others go on
+        except Exception as refused:  # noqa: BLE001 - the wall of a loop iteration: this cron is paused, the others go on
             reason = f"it could not be fired: {type(refused).__name__}"
             telemetry.log().exception(telemetry.CRON_PAUSED, cron_id=str(each.cron.cron_id))
             await self._pool.run(lambda conn: crons.pause(conn, each.cron, reason))

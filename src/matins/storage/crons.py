@@ -73,7 +73,14 @@ async def search(
     """
     text = order.ordered(sql.load("crons")["search_crons"], order.CRONS, "cron_id", sort_by, direction)
     found = await conn.fetch(
-        text, scope.owner, wanted.assistant_id, wanted.thread_id, wanted.enabled, wanted.metadata, limit, offset
+        text,
+        scope.owner,
+        wanted.assistant_id,
+        wanted.thread_id,
+        wanted.enabled,
+        wanted.metadata,
+        limit,
+        offset,
     )
     return [rows.cron(row) for row in found]
 

@@ -94,7 +94,9 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
     Raises: Unavailable when the database cannot be reached.
     """
     try:
-        connection = await asyncpg.connect(normalise_dsn(dsn)[0], timeout=5, command_timeout=STATEMENT_SECONDS)
+        connection = await asyncpg.connect(
+            normalise_dsn(dsn)[0], timeout=5, command_timeout=STATEMENT_SECONDS
+        )
         await _prepare(connection)
     except _AWAY as away:
         message = f"The database cannot be reached: {away or type(away).__name__}"

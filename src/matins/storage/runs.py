@@ -53,7 +53,9 @@ async def list_(
     conn: Conn, thread_id: ThreadId, *, scope: Scope, status: str | None, limit: int, offset: int
 ) -> list[Run]:
     """Give one page of a thread's runs, newest first."""
-    found = await conn.fetch(sql.load("runs")["list_runs"].text, thread_id, scope.owner, status, limit, offset)
+    found = await conn.fetch(
+        sql.load("runs")["list_runs"].text, thread_id, scope.owner, status, limit, offset
+    )
     return [rows.run(row) for row in found]
 
 

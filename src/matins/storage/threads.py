@@ -71,7 +71,9 @@ async def search(
 
     Raises: Invalid when `sort_by` is no sortable column.
     """
-    text = order.ordered(sql.load("threads")["search_threads"], order.THREADS, "thread_id", sort_by, direction)
+    text = order.ordered(
+        sql.load("threads")["search_threads"], order.THREADS, "thread_id", sort_by, direction
+    )
     found = await conn.fetch(
         text, scope.owner, wanted.ids, wanted.metadata, wanted.values, wanted.status, limit, offset
     )
@@ -125,5 +127,7 @@ async def delete(conn: Conn, thread_ids: list[ThreadId], *, scope: Scope) -> lis
     gone = await conn.fetch(sql.load("threads")["delete_threads"].text, thread_ids, scope.owner)
     deleted = [ThreadId(row["thread_id"]) for row in gone]
     if deleted:
-        await conn.execute(sql.load("threads")["delete_thread_checkpoints"].text, [str(each) for each in deleted])
+        await conn.execute(
+            sql.load("threads")["delete_thread_checkpoints"].text, [str(each) for each in deleted]
+        )
     return deleted

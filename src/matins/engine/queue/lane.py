@@ -47,7 +47,9 @@ CANCELLED: Final = msgspec.json.encode(
 class Lanes:
     """The runs that this node has under way."""
 
-    def __init__(self, *, pool: Pool, workers: Workers, hub: Hub, lease: Lease, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, *, pool: Pool, workers: Workers, hub: Hub, lease: Lease, wake: Callable[[], None]
+    ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
         self._hub: Final = hub
@@ -129,9 +131,13 @@ class Lanes:
             await self._conclude(run, outcome, seq)
         except (LeaseLost, Unavailable):
             raise
-        except Exception as unexpected:  # the wall of a lane: one run that cannot be recorded ends as an error
+        except (
+            Exception
+        ) as unexpected:  # the wall of a lane: one run that cannot be recorded ends as an error
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
-            await self._fail(run, RunError(type(unexpected).__name__, "The run's result could not be recorded."), seq)
+            await self._fail(
+                run, RunError(type(unexpected).__name__, "The run's result could not be recorded."), seq
+            )
 
     async def _pass_on(self, run: Run, log: _Log | None, frames: list[Frame]) -> None:
         """Keep frames, if the run is resumable, then hand them to those who listen."""
@@ -153,7 +159,9 @@ class Lanes:
             case NotStarted():
                 await self._release([run.held], charge=0)
             case Abandoned():
-                await self._settle(run, Settled(run.run_id, run.attempt, "stopped", has_next=True, reply=b"{}"), seq)
+                await self._settle(
+                    run, Settled(run.run_id, run.attempt, "stopped", has_next=True, reply=b"{}"), seq
+                )
             case Died():
                 await self._after_death(run, outcome, seq)
 
@@ -257,4 +265,3 @@ def _order(run: Run) -> Execute:
         creator=run.creator,
         cron_id=run.cron_id,
     )
-

@@ -36,7 +36,14 @@ class Reaper:
     """
 
     def __init__(
-        self, *, pool: Pool, lanes: Lanes, lease: Lease, wake: Wake, predecessor: NodeId | None, is_alone: bool
+        self,
+        *,
+        pool: Pool,
+        lanes: Lanes,
+        lease: Lease,
+        wake: Wake,
+        predecessor: NodeId | None,
+        is_alone: bool,
     ) -> None:
         self._pool: Final = pool
         self._lanes: Final = lanes
