@@ -57,9 +57,13 @@ class Running:
         return await self.pool.execute(reservation, order, on_frames or collect)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait for what only shows from outside: processes coming and going."""
-        while not holds():
-            await anyio.sleep(0.01)
+        await until(holds)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what only shows from outside: processes coming and going, files, octets."""
+    while not holds():  # noqa: ASYNC110 - nobody could set an event
+        await anyio.sleep(0.005)
 
 
 RunPool: TypeAlias = Callable[..., AbstractAsyncContextManager[Running]]

@@ -1,4 +1,4 @@
-"""A worker whose "graphs" are the functions below: real processes, links and lanes, without LangGraph or Postgres.
+"""A worker whose "graphs" are the functions below: real processes and lanes, without LangGraph and Postgres.
 
 An order's `kwargs` name the function and what it gets: `["echo", 3]`.
 """
@@ -101,7 +101,7 @@ async def stubborn(seconds: float, emit: Emit) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            await asyncio.sleep(deadline - time.monotonic())
+            await asyncio.sleep(deadline - time.monotonic())  # noqa: TID251 - native, to swallow
         except asyncio.CancelledError:
             continue
 
@@ -161,6 +161,8 @@ async def answer(method: str, params: bytes) -> bytes:
             return str(os.getpid()).encode()
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case _:
+            pass
     raise ValueError(method)
 
 
@@ -177,7 +179,7 @@ async def run(end: socket.socket) -> None:
             os._exit(1)
 
     link: Link[ToWorker, FromWorker] = await connect(end, received=received, lost=lost, incoming=ToWorker)
-    code = Path(os.environ["MATINS_CONFIG"]).read_text(encoding="utf-8")
+    code = os.environ["MATINS_CODE"]
     if code == "crash":
         os._exit(9)
     if code.startswith("broken"):
@@ -197,4 +199,5 @@ if __name__ == "__main__":
     sys.set_int_max_str_digits(0)
     tie_to_parent()
     telemetry.configure(level="INFO", as_json=False)
+    os.environ["MATINS_CODE"] = Path(os.environ["MATINS_CONFIG"]).read_text(encoding="utf-8")
     anyio.run(run, take_link())

@@ -12,9 +12,9 @@ from matins.workers.process import Launch
 from tests.support.pools import ROOT, Running, RunPool
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}  # as the serving process
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def run_pool(tmp_path: Path) -> RunPool:
             launch,
             workers=workers,
             on_graphs=on_graphs,
-            on_spawn=lambda pid: held.spawned.append(pid),
-            on_exit=lambda pid: held.exited.append(pid),
+            on_spawn=lambda pid: held.spawned.append(pid),  # noqa: PLW0108 - `held` comes later
+            on_exit=lambda pid: held.exited.append(pid),  # noqa: PLW0108 - the same
             surplus_s=surplus_s,
         )
         held = Running(pool, code)

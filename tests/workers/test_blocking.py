@@ -50,10 +50,6 @@ async def test_a_worker_that_stands_still_holds_up_no_call_and_no_new_run(
                 calls.append(time.monotonic() - asked)
                 await anyio.sleep(0.02)
             assert isinstance(outcomes[0], Settled)
-            print(
-                f"{function}: stood still {time.monotonic() - began[0]:.1f} s; "
-                f"worst run {max(runs) * 1000:.0f} ms, worst call {max(calls) * 1000:.0f} ms, {len(runs)} of each"
-            )
             assert len(runs) > 10
             assert max(runs) < 0.25
             assert max(calls) < 0.25
@@ -68,12 +64,12 @@ async def test_every_worker_standing_still_costs_a_bounded_number_of_processes(r
         done: list[Outcome] = []
 
         async def execute() -> None:
-            done.append(await running.execute("block", 5.0))
+            done.append(await running.execute("block", 2.0))
 
         with anyio.fail_after(60):
             for _ in range(7):
                 running.group.start_soon(execute)
-            await anyio.sleep(4)
+            await anyio.sleep(2.5)
             assert len(running.spawned) <= 1 + 4
             await running.until(lambda: len(done) == 7)
 
@@ -84,21 +80,19 @@ async def test_plain_load_starts_no_process(run_pool: RunPool) -> None:
         outcomes: list[Outcome] = []
 
         async def execute() -> None:
-            while len(outcomes) < 60:
+            while len(outcomes) < 20:
                 outcomes.append(await running.execute("compute", 0.02))
 
         with anyio.fail_after(60):
             async with anyio.create_task_group() as group:
                 for _ in range(10):
                     group.start_soon(execute)
-                while len(outcomes) < 60:
+                while len(outcomes) < 20:
                     await running.pool.call("pid", b"", timeout_s=5)
                     await anyio.sleep(0.01)
         assert len(running.spawned) == 2
-        assert sum(isinstance(outcome, Settled) for outcome in outcomes) > 50
-        print(
-            f"not started: {sum(isinstance(outcome, NotStarted) for outcome in outcomes)} of {len(outcomes)}"
-        )
+        assert sum(isinstance(outcome, Settled) for outcome in outcomes) > 15
+        assert not any(isinstance(outcome, NotStarted) for outcome in outcomes)
 
 
 async def test_the_line_that_blocks_is_named_once(

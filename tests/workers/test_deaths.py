@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import anyio
 import pytest
@@ -11,7 +12,7 @@ from matins.domain.errors import Unavailable
 from matins.domain.frames import Frame
 from matins.workers.flight import Died, Outcome
 from matins.workers.protocol import Settled
-from tests.support.pools import Running, RunPool
+from tests.support.pools import Running, RunPool, until
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +52,6 @@ async def test_a_killed_worker_reports_its_runs_at_once_and_the_desk_steps_in(ru
             assert outcomes == [Died(-signal.SIGKILL, companions=2)] * 3
             assert isinstance(again, Settled)
             assert int(again.values or b"0") != victim
-            print(f"died to known {noticed * 1000:.1f} ms, to the next run's end {took_over * 1000:.1f} ms")
             assert noticed < 0.25
             assert took_over < 0.5
             await running.until(lambda: running.pool.ready_count == 2)
@@ -131,8 +131,7 @@ async def test_nothing_survives_the_serving_process(run_pool: RunPool) -> None:
         running.group.cancel_scope.cancel()
     assert all(_is_gone(pid) for pid in workers)
     with anyio.fail_after(5):
-        while not _is_gone(child):
-            await anyio.sleep(0.01)
+        await until(lambda: _is_gone(child))
 
 
 async def _kill_soon(pid: int) -> None:
@@ -142,7 +141,6 @@ async def _kill_soon(pid: int) -> None:
 
 def _is_gone(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:
         return True

@@ -12,8 +12,14 @@ import pytest
 from matins.domain.frames import Frame
 from matins.workers.link import FRAME_OCTETS, UNSENT_OCTETS, Link, connect
 from matins.workers.protocol import Answer, Beat, Call, Events, FromWorker, ToWorker
+from tests.support.pools import until
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
 class End:
@@ -57,8 +63,7 @@ async def test_messages_arrive_whole_and_in_order_whatever_their_size() -> None:
         with anyio.fail_after(5):
             for message in sent:
                 await far.send(message)
-            while len(end.messages) < len(sent):
-                await anyio.sleep(0.001)
+            await until(lambda: len(end.messages) == len(sent))
         assert end.messages == sent
 
 
@@ -67,8 +72,7 @@ async def test_messages_of_one_turn_arrive_as_one_batch() -> None:
         for number in range(100):
             far.post(Answer(number))
         with anyio.fail_after(5):
-            while not end.batches:
-                await anyio.sleep(0.001)
+            await until(lambda: bool(end.batches))
         assert len(end.batches) == 1
         assert len(end.messages) == 100
 
@@ -153,8 +157,7 @@ async def test_what_cannot_be_encoded_is_refused_and_leaves_the_link_usable() ->
             far.post(Answer(1, b"", "\ud800"))
         far.post(Events(UUID(int=1), 1, [Frame("a", b"1")]))
         with anyio.fail_after(5):
-            while len(end.messages) < 2:
-                await anyio.sleep(0.001)
+            await until(lambda: len(end.messages) == 2)
         assert isinstance(end.messages[1], Events)
 
 

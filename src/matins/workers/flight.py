@@ -1,7 +1,7 @@
 """One run under way in a worker, as the serving side sees it, and the ways it can end.
 
-A flight buffers what its worker sent and its consumer has not taken: at most a window (workers/protocol.py), since
-the worker waits for Credit. So a slow consumer holds its own run and nobody else's.
+A flight buffers what its worker sent and its consumer has not taken: at most a window (workers/protocol.py),
+since the worker waits for Credit. So a slow consumer holds its own run and nobody else's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """No lane took the run: refused, withdrawn unread, or its worker died before. Give it a new attempt elsewhere.
+    """No lane took the run: refused, withdrawn unread, or its worker died before. It needs a new attempt.
 
     A new attempt and not the same: a withdrawal can cross a Started on its way, and then the fence decides.
     """
@@ -48,7 +48,7 @@ class NotStarted:
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """The run was told to stop and its lane did not: it may still execute, and writes nothing once it is fenced."""
+    """The run was told to stop and its lane did not: it may still execute, and the fence holds it."""
 
 
 Outcome: TypeAlias = Settled | Died | NotStarted | Abandoned

@@ -6,8 +6,9 @@ There are no fixed roles. All processes are alike, and at any moment
     run workers                                                  =  the first `workers` of them
     desk (calls; the warm spare)                                 =  the next one, else the least busy
 
-So when a run worker blocks, dies or is condemned, the desk is a run worker in the same instant, by arithmetic, and
-what is started in its stead becomes the desk. Before the second one is up, the first serves both.
+So when a run worker blocks, dies or is condemned, the desk is a run worker in the same instant, by
+arithmetic, and what is started in its stead becomes the desk. Before the second one is up, the first serves
+both.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from matins.workers.process import Process
 from matins.workers.protocol import Failed
 
 SPARES: Final = 4
-"""How many processes there may be beyond the run workers, the desk among them: blocked ones are waited for."""
+"""How many processes there may be beyond the run workers, the desk among them: blocked ones stay."""
 
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -92,12 +93,12 @@ class Generation:
         return next(idle, None)
 
     def buried(self, process: Process, now: float) -> float:
-        """Forget a dead process; give the pause before the next start, longer after each death before Ready."""
+        """Forget a dead process; give the pause before the next start: longer with each false start."""
         self.processes.remove(process)
         if process.ready is not None or process.is_draining:
             self._false_starts = 0
             return 0.0
-        pause_s = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._false_starts)
+        pause_s: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._false_starts)
         self._false_starts += 1
         self._pause_until = now + pause_s
         return pause_s

@@ -1,10 +1,11 @@
 """The worker's main: `python -m matins.workers.host`, started by workers/process.py and by nobody else.
 
-Puts together what a worker is: the link to the serving process, the user's graphs, the database, the lanes. Nothing
-survives the serving process: on Linux the kernel kills the worker with it, everywhere the link's end does.
+Puts together what a worker is: the link to the serving process, the user's graphs, the database, the lanes.
+Nothing survives the serving process: on Linux the kernel kills the worker with it, everywhere the link's end
+does.
 
-From the environment: MATINS_LINK_FD, MATINS_PARENT_PID, MATINS_CONFIG (the path of langgraph.json), MATINS_LANES,
-DATABASE_URI, and as settings LOG_LEVEL and LOG_JSON.
+From the environment: MATINS_LINK_FD, MATINS_PARENT_PID, MATINS_CONFIG (the path of langgraph.json),
+MATINS_LANES, DATABASE_URI, and as settings LOG_LEVEL and LOG_JSON.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from matins.workers.protocol import (
 from matins.workers.watchdog import Watchdog
 
 CONNECTIONS: Final = 8
-"""Connections to the database of one worker: a statement takes under a millisecond, so ten lanes share them well."""
+"""Connections to the database of one worker: a statement takes a millisecond, so ten lanes share them."""
 
 _GOODBYE_SECONDS: Final = 5.0
 

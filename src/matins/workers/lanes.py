@@ -4,8 +4,8 @@
             -> Started, Events ..., Settled: exactly one, whatever happens in between
     Call    -> Answer: exactly one
 
-It knows no graph: how an order is executed and a call answered is given to it. A lane whose user code swallows its
-cancellation stays busy; the serving side gives it up by a deadline of its own.
+It knows no graph: how an order is executed and a call answered is given to it. A lane whose user code
+swallows its cancellation stays busy; the serving side gives it up by a deadline of its own.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Lanes(Generic[_S]):
         settled: Settled | None = None
         try:
             settled = await self._execute(order, lane.emit, lane.stop)
-        except Exception as failure:  # the lane's wall: the run ends, the worker goes on
+        except Exception as failure:  # noqa: BLE001 - the lane's wall: the run ends, the worker goes on
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(order.run_id))
             settled = _failed(order, f"{type(failure).__name__}: {failure}")
         finally:  # also when the lane is cancelled by a hand that is not ours

@@ -2,9 +2,9 @@
 
     frame = length (4 octets, little-endian), then that many octets of MessagePack
 
-A stream with lengths and not SOCK_SEQPACKET, which macOS lacks. Messages posted in one turn of the loop leave in
-one write; whatever one read brought is handed over as one batch, in order. Runs on plain asyncio and on uvloop.
-What the messages mean is none of this module's business.
+A stream with lengths and not SOCK_SEQPACKET, which macOS lacks. Messages posted in one turn of the loop leave
+in one write; whatever one read brought is handed over as one batch, in order. Runs on plain asyncio and on
+uvloop. What the messages mean is none of this module's business.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class FrameTooLarge(ValueError):
 class Link(asyncio.Protocol, Generic[_In, _Out]):
     """One end. `received` gets each batch of messages, `lost` is called once when nothing more can come.
 
-    The peer's EOF, a broken frame and `close()` all end it; what is posted afterwards is dropped, since the end of
-    a process is learned from the process and not from its socket.
+    The peer's EOF, a broken frame and `close()` all end it; what is posted afterwards is dropped, since the
+    end of a process is learned from the process and not from its socket.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Link(asyncio.Protocol, Generic[_In, _Out]):
             self._loop.call_soon(self.flush)
 
     async def send(self, message: _Out) -> None:
-        """Post, then wait until no more than UNSENT_OCTETS are unsent. Returns at once when the link is closed."""
+        """Post, then wait until no more than UNSENT_OCTETS are unsent, or the link is closed."""
         self.post(message)
         await self._writable.wait()
 
@@ -153,7 +153,7 @@ class Link(asyncio.Protocol, Generic[_In, _Out]):
         if self._transport is not None:
             self._transport.abort()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """End: wake whoever waits."""
         self._unsent.clear()
         self._partial.clear()

@@ -1,11 +1,12 @@
 """Serving side: the workers of this node, as the engine sees them.
 
-    reserve() -> Reservation -> execute(reservation, order, on_frames) -> Settled | Died | NotStarted | Abandoned
+    reserve() -> Reservation
+    execute(reservation, order, on_frames) -> Settled | Died | NotStarted | Abandoned
     call(method, params) -> JSON
     reload(): a new generation of workers imports the code first, then takes what is new; the old one drains
 
-Decides nothing about runs: it carries them to a process and says what became of them. It keeps as many healthy
-processes as wanted, whatever the user's code does to them. It never imports LangGraph or a graph.
+Decides nothing about runs: it carries them to a process and says what became of them. It keeps as many
+healthy processes as wanted, whatever the user's code does to them. It never imports LangGraph or a graph.
 """
 
 from __future__ import annotations
@@ -33,8 +34,7 @@ TICK_SECONDS: Final = 0.025
 """How often silence is counted: a blocked worker is known within SILENT_SECONDS and one tick."""
 
 SURPLUS_SECONDS: Final = 30.0
-"""How long there may be more processes than wanted: a graph that blocks every few seconds must not start and stop
-a process each time."""
+"""How long there may be more processes than wanted: blocking now and then must not cost starts."""
 
 WRITES: Final = frozenset({"update_state"})
 """The calls that must not be put twice."""
@@ -72,7 +72,8 @@ class Reservation:
 class Pool:
     """`workers` run workers of `launch.lanes` lanes each, and the desk.
 
-    `on_spawn` and `on_exit` get the pid of each process, which is also its process group. `on_graphs` gets the graphs
+    `on_spawn` and `on_exit` get the pid of each process, which is also its process group. `on_graphs` gets
+    the graphs
     as JSON (graph id -> {"name", "description"}) before the first run on a generation that serves them.
     """
 
@@ -129,7 +130,8 @@ class Pool:
     async def reload(self) -> None:
         """Start a generation on the code as it is now and, once all of it is ready, let it take what is new.
 
-        When it fails to import, the present one keeps serving: `failure` says why. Cancelling leaves the present one.
+        When it fails to import, the present one keeps serving: `failure` says why. Cancelling leaves the
+        present one.
         """
         async with self._reloading:
             generation = self._begin(goal=1)
@@ -177,8 +179,9 @@ class Pool:
     async def execute(self, reservation: Reservation, order: Execute, on_frames: OnFrames) -> Outcome:
         """Run an order in the reserved lane, passing its frames on in order; give how it ended.
 
-        While `on_frames` works, frames gather up to a window, then the lane waits: no other run does. When this is
-        cancelled or `on_frames` raises, the lane is told to stop and writes nothing (StopReason.LOST).
+        While `on_frames` works, frames gather up to a window, then the lane waits: no other run does. When
+        this is cancelled or `on_frames` raises, the lane is told to stop and writes nothing
+        (StopReason.LOST).
         """
         process = reservation.take()
         if process is None:
@@ -196,7 +199,7 @@ class Pool:
         return flight.outcome or NotStarted()
 
     def stop(self, key: Key, reason: StopReason) -> bool:
-        """Tell a run's lane to stop; it settles, or is Abandoned after STOP_SECONDS. Whether it is here at all."""
+        """Tell a run's lane to stop: it settles, or is Abandoned in the end. False when it is not here."""
         for process in self._processes():
             if (flight := process.flights.get(key)) is not None:
                 process.stop(flight, reason)
@@ -212,7 +215,7 @@ class Pool:
         """Ask the desk and give its answer as JSON.
 
         A read whose process dies or falls silent is asked again elsewhere.
-        Raises: what the answer names, of domain.errors; Unavailable when nobody answers within `timeout_s` seconds.
+        Raises: what the answer names, of domain.errors; Unavailable when nobody answers in time.
         """
         may_move = method not in WRITES
         deaths = 0

@@ -1,12 +1,12 @@
 """One worker, as the serving side sees it: start it, hear it, speak to it, bury it.
 
-A worker is spawned by exec, in a session of its own, and holds the only other end of its link. Its death is its
-waitpid and never an EOF, which grandchildren can fake or hide. While it is still a zombie its process group is
-killed, so that the group's number is surely its own; then it is reaped, what it had sent is read to the end, and
-only then its runs learn how they ended.
+A worker is spawned by exec, in a session of its own, and holds the only other end of its link. Its death is
+its waitpid and never an EOF, which grandchildren can fake or hide. While it is still a zombie its process
+group is killed, so that the group's number is surely its own; then it is reaped, what it had sent is read to
+the end, and only then its runs learn how they ended.
 
-Silence is counted in the turns of our own loop, not by the clock: when this process was held up, its workers were
-not silent.
+Silence is counted in the turns of our own loop, not by the clock: when this process was held up, its workers
+were not silent.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Process:
 
     @classmethod
     def start(cls, launch: Launch) -> Process:
-        """Spawn it. To be called on the thread that lives as long as this process: a worker dies with that one."""
+        """Spawn it, on a thread that lives as long as we do: a worker dies with its parent thread."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with theirs:
@@ -138,6 +138,7 @@ class Process:
 
     async def run(self) -> int:
         """Follow it until it is dead and buried; give its exit code, negative for a signal."""
+        code = 0
         with anyio.CancelScope(shield=True):  # ends with the process: whoever cancels this has killed it
             link: Link[FromWorker, ToWorker] = await connect(
                 self._end, received=self._received, lost=lambda: None, incoming=FromWorker
@@ -210,7 +211,7 @@ class Process:
             self._link.post(Drain())
 
     async def ask(self, method: str, params: bytes, *, may_move: bool) -> Answer | None:
-        """Put a call and wait for its answer; None when it died, or, if the call `may_move`, when it fell silent."""
+        """Put a call and wait for its answer; None when it died, or, if it `may_move`, fell silent."""
         if self._link is None or self.is_dead:
             return None
         self._calls += 1
@@ -224,7 +225,7 @@ class Process:
         return asked.answer
 
     def tick(self, seconds: float, *, has_alternative: bool) -> None:
-        """Let a turn of the pool's loop pass: count silence, and give up what waits for a silent or deaf worker.
+        """Let a turn of the pool's loop pass: count silence, give up what waits for a silent or deaf worker.
 
         `has_alternative`: another worker could take what waits here.
         """

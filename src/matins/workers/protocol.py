@@ -1,7 +1,7 @@
 """What the serving process and a worker say to each other.
 
-One message a frame, MessagePack, as tagged arrays. Payloads that neither side of the link needs to look into are
-already-encoded JSON in `bytes`.
+One message a frame, MessagePack, as tagged arrays. Payloads that neither side of the link needs to look into
+are already-encoded JSON in `bytes`.
 
     serving process                              worker
         | <------------------------------- Ready |   its graphs are imported
@@ -34,7 +34,7 @@ BEAT_SECONDS: Final = 0.05
 """How often a worker's loop says that it turns."""
 
 OFFER_SECONDS: Final = 1.0
-"""How long an Execute may lie unread before the worker must refuse it: its run is then given to another process."""
+"""How long an Execute may lie unread before the worker must refuse it: the run is then given to another."""
 
 WINDOW_OCTETS: Final = 256 * 1024
 """How much a lane may have sent that is not yet consumed. 25 MB/s when a consumer needs 10 ms for a batch."""
@@ -49,8 +49,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Execute(Message, frozen=True, array_like=True):
     """Run this. `kwargs` is domain.runs.RunKwargs as JSON; `metadata` and `creator` JSON objects.
 
-    `offered_at` is CLOCK_MONOTONIC seconds, comparable between processes of one machine, stamped by the pool: a
-    worker that reads the offer more than OFFER_SECONDS later answers Refused and runs nothing.
+    `offered_at` is CLOCK_MONOTONIC seconds, comparable between processes of one machine, stamped by the pool:
+    a worker that reads the offer more than OFFER_SECONDS later answers Refused and runs nothing.
     """
 
     run_id: UUID
@@ -93,13 +93,13 @@ class Drain(Message, frozen=True, array_like=True):
 
 
 class Ready(Message, frozen=True, array_like=True):
-    """The graphs are imported. `graphs` is JSON: graph id -> {"name": str | null, "description": str | null}."""
+    """The graphs are imported. `graphs` is JSON: id -> {"name": str | null, "description": str | null}."""
 
     graphs: bytes
 
 
 class Failed(Message, frozen=True, array_like=True):
-    """A graph could not be imported; the worker exits. `message` is one clear line, `trace` the traceback."""
+    """A graph could not be imported; the worker exits. `message` is one clear line."""
 
     message: str
     trace: str
@@ -134,8 +134,9 @@ class Events(Message, frozen=True, array_like=True):
 class Settled(Message, frozen=True, array_like=True):
     """The run is over in this process. Nothing of it executes any more.
 
-    `outcome`: `success`, `error`, `timeout`, `stopped` (by a Stop: see `reason`) or `lost` (the fence refused it).
-    `values`: the root state as JSON, or None when there is none (yet). `interrupts`: the thread's pending
+    `outcome`: `success`, `error`, `timeout`, `stopped` (by a Stop: see `reason`) or `lost` (the fence refused
+    it). `values`: the root state as JSON, or None when there is none (yet). `interrupts`: the thread's
+    pending
     interrupts, task id -> list, as JSON. `has_next`: the last checkpoint has nodes left to run.
     `error`: domain.runs.RunError as JSON. `reply`: what `wait` and `join` answer, as JSON.
     """

@@ -23,7 +23,8 @@ DEBOUNCE_MS: Final = 200
 class Reloader:
     """Reloads the pool when a `*.py` file, langgraph.json or the env file under the dependencies changes.
 
-    A change during a reload gives that one up for a new one, so code that hangs when it is imported is only waited
+    A change during a reload gives that one up for a new one, so code that hangs when it is imported is only
+    waited
     for until it is mended.
     """
 

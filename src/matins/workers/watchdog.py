@@ -1,7 +1,7 @@
 """Worker side: notices that the loop does not turn, and names the line of user code that holds it.
 
-A thread, since the loop cannot watch itself. What holds the GIL holds this thread too: then the line is logged
-when the GIL is free again, if the loop still stands; the serving side notices either way.
+A thread, since the loop cannot watch itself. What holds the GIL holds this thread too: then the line is
+logged when the GIL is free again, if the loop still stands; the serving side notices either way.
 """
 
 from __future__ import annotations
