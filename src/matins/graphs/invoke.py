@@ -87,12 +87,13 @@ class Stopping:
 
 
 class _Outbox:
-    """The frames that have not left yet."""
+    """The frames that have not left yet, and never will once the run is lost."""
 
-    def __init__(self, emit: Emit) -> None:
+    def __init__(self, emit: Emit, stop: Stopping) -> None:
         self.frames: list[Frame] = []
         self.size = 0
         self._emit = emit
+        self._stop = stop
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
@@ -101,9 +102,7 @@ class _Outbox:
         self.frames.append(frame)
         self._wake.set()
 
-    def close(self, *, discard: bool) -> None:
-        if discard:
-            self.frames = []
+    def close(self) -> None:
         self._closed = True
         self._wake.set()
 
@@ -121,7 +120,7 @@ class _Outbox:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self.frames:
+            while self.frames and self._stop.reason is not StopReason.LOST:
                 batch, self.frames, self.size = self.frames, [], 0
                 self._room.set()
                 await self._emit(batch)
@@ -145,14 +144,16 @@ async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit,
     afterwards.
     """
     contain()
-    outbox = _Outbox(emit)
+    outbox = _Outbox(emit, stop)
     end = _End("success")
     async with anyio.create_task_group() as sender:
         sender.start_soon(outbox.send)
         end = await _run(order, registry, pool, outbox, stop)
+        if stop.reason is StopReason.LOST:
+            end = _End("lost")
         if end.failure is not None:
             outbox.put(frames.error(end.failure))
-        outbox.close(discard=end.outcome == "lost")
+        outbox.close()
         if end.outcome != "success":  # a client that does not read must not hold a run that is over
             patience_s = 0 if end.outcome == "lost" else GOODBYE_SECONDS
             sender.cancel_scope.deadline = anyio.current_time() + patience_s
@@ -171,7 +172,7 @@ async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, 
         opening = registry.open(kwargs.graph_id, config, checkpointer=saver, context=kwargs.context)
         async with opening as graph:
             try:
-                await _pump(graph, order, kwargs, config=config, saver=saver, outbox=outbox)
+                await _pump(graph, order, kwargs, config=config, saver=saver, outbox=outbox, stop=stop)
             except BaseException as raised:  # noqa: BLE001 - a wall: see rule 3
                 end = _ended_by(raised, order, stop)
             await stop.end()
@@ -192,6 +193,7 @@ async def _pump(
     config: RunnableConfig,
     saver: Saver,
     outbox: _Outbox,
+    stop: Stopping,
 ) -> None:
     """Stream the graph into the outbox."""
     start = graph_input(kwargs)
@@ -216,6 +218,8 @@ async def _pump(
     add = framing.add
     async with aclosing(stream):
         async for chunk in stream:
+            if stop.reason is not None:
+                raise asyncio.CancelledError  # again: a node has swallowed the first
             out = outbox.frames
             before = len(out)
             node_ended = add(chunk, out)
