@@ -521,3 +521,93 @@ async def test_many_events_leave_in_batches_and_in_order(pool: Pool, examples: R
     await lane.execute(order(await claim(pool), "events", input={"n": 5000}, stream_mode=["custom"]))
     assert [data["i"] for event, data in lane.frames if event == "custom"] == list(range(5000))
     assert len(lane.batches) < 50
+
+
+# Other kinds of graphs
+
+
+FUNCTIONAL = """
+from langgraph.func import entrypoint, task
+from langgraph.types import interrupt
+@task
+def double(x): return 2 * x
+@entrypoint()
+async def number(x): return await double(x)
+@entrypoint()
+async def asking(x): return [await double(x), interrupt("more?")]
+"""
+
+
+async def test_a_function_gives_its_result_whatever_it_is(pool: Pool, project: Project) -> None:
+    lane = Lane(project(FUNCTIONAL, "number"), pool)
+    settled = await lane.execute(order(await claim(pool), "number", input=21))
+    assert (settled.outcome, settled.reply, values(settled)) == ("success", b"42", 42)
+    assert lane.frames[-1] == ("values", 42)
+
+
+async def test_a_function_that_asks_answers_with_its_question_alone(pool: Pool, project: Project) -> None:
+    registry = project(FUNCTIONAL, "asking")
+    held = await claim(pool)
+    settled = await Lane(registry, pool).execute(order(held, "asking", input=21))
+    assert [item["value"] for item in reply(settled)["__interrupt__"]] == ["more?"]
+    assert settled.has_next is True
+    then = await claim(pool, thread_id=held.thread_id)
+    settled = await Lane(registry, pool).execute(order(then, "asking", command={"resume": "yes"}))
+    assert reply(settled) == [42, "yes"]
+
+
+TWO_QUESTIONS = """
+from typing import Annotated, TypedDict
+import operator
+from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
+class State(TypedDict, total=False):
+    said: Annotated[list, operator.add]
+def a(state: State): return {"said": [interrupt("a?")]}
+def b(state: State): return {"said": [interrupt("b?")]}
+graph = StateGraph(State).add_node(a).add_node(b).add_edge(START, "a").add_edge(START, "b").compile()
+"""
+
+
+async def test_two_questions_at_once_are_answered_by_id(pool: Pool, project: Project) -> None:
+    registry = project(TWO_QUESTIONS, "graph")
+    held = await claim(pool)
+    settled = await Lane(registry, pool).execute(order(held, "graph", input={"said": []}))
+    asked = {item["value"]: item["id"] for item in reply(settled)["__interrupt__"]}
+    assert set(asked) == {"a?", "b?"}
+    plain = await claim(pool, thread_id=held.thread_id)
+    refused = await Lane(registry, pool).execute(order(plain, "graph", command={"resume": "x"}))
+    assert reply(refused)["__error__"]["error"] == "RuntimeError"
+    assert "multiple pending interrupts" in reply(refused)["__error__"]["message"]
+    then = await claim(pool, thread_id=held.thread_id)
+    resume = {asked["a?"]: 1, asked["b?"]: 2}
+    settled = await Lane(registry, pool).execute(order(then, "graph", command={"resume": resume}))
+    assert (values(settled)["said"], settled.has_next) == ([1, 2], False)
+
+
+async def test_a_graph_may_keep_its_own_classes_in_its_state(pool: Pool, project: Project) -> None:
+    source = """
+from dataclasses import dataclass
+from pydantic import BaseModel
+from typing import Any, TypedDict
+from langgraph.graph import START, StateGraph
+@dataclass
+class Plan:
+    steps: int
+class Note(BaseModel):
+    text: str
+class State(TypedDict, total=False):
+    plan: Any
+    kind: str
+def one(state: State): return {"plan": [Plan(3), Note(text="x")]}
+def two(state: State): return {"kind": " ".join(type(each).__name__ for each in state["plan"])}
+graph = StateGraph(State).add_node(one).add_node(two).add_edge(START, "one").add_edge("one", "two").compile()
+"""
+    registry = project(source, "graph")
+    held = await claim(pool)
+    run = order(held, "graph", input={"kind": ""}, interrupt_before=["two"])
+    settled = await Lane(registry, pool).execute(run)
+    assert values(settled)["plan"] == [{"steps": 3}, {"text": "x"}]
+    then = await claim(pool, thread_id=held.thread_id)
+    settled = await Lane(registry, pool).execute(order(then, "graph", input=None))
+    assert values(settled)["kind"] == "Plan Note"
