@@ -34,6 +34,7 @@ DATABASE_AWAY: Final = "database.away"
 DATABASE_MIGRATED: Final = "database.migrated"
 LOOP_FAILED: Final = "loop.failed"
 REQUEST_FAILED: Final = "request.failed"
+REPLY_BROKEN_OFF: Final = "reply.broken_off"
 
 
 def configure(*, level: str, as_json: bool) -> None:

@@ -1,0 +1,1 @@
+"""HTTP and nothing else: a handler decodes, authorizes, calls one function, encodes."""

@@ -1,0 +1,238 @@
+"""The ASGI application: the route table and the middleware. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from matins import __version__
+from matins.api import (
+    assistants,
+    crons,
+    openapi,
+    run_streams,
+    runs,
+    system,
+    thread_state,
+    threads,
+)
+from matins.api.errors import Wall, unrouted
+from matins.api.operations import Operation, Parameter
+from matins.api.parts import Handler, Parts
+from matins.api.wire import assistants as of_assistants
+from matins.api.wire import crons as of_crons
+from matins.api.wire import runs as of_runs
+from matins.api.wire import threads as of_threads
+
+__all__ = ["OPERATIONS", "Parts", "build"]
+
+_EVENTS: Final = "text/event-stream"
+_PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
+_SUBGRAPHS: Final = (Parameter("subgraphs", bool),)
+_DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
+_JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", list[str]))
+
+OPERATIONS: Final = (
+    Operation("GET", "/", system.root, None, system.Ok),
+    Operation("GET", "/ok", system.ok, None, system.Ok),
+    Operation("GET", "/ready", system.ready, None, system.Ok),
+    Operation("GET", "/info", system.info, None, system.Info),
+    Operation("GET", "/docs", system.docs, None, str, media="text/html"),
+    Operation("GET", "/openapi.json", system.openapi, None, dict[str, Any]),
+    Operation(
+        "POST", "/assistants", assistants.create, of_assistants.AssistantCreate, of_assistants.Assistant
+    ),
+    Operation(
+        "POST",
+        "/assistants/search",
+        assistants.search,
+        of_assistants.AssistantSearch,
+        list[of_assistants.Assistant],
+    ),
+    Operation("POST", "/assistants/count", assistants.count, of_assistants.AssistantCount, int),
+    Operation("GET", "/assistants/{assistant_id}", assistants.get, None, of_assistants.Assistant),
+    Operation(
+        "DELETE",
+        "/assistants/{assistant_id}",
+        assistants.delete,
+        status=204,
+        query=(Parameter("delete_threads", bool),),
+    ),
+    Operation("POST", "/threads", threads.create, of_threads.ThreadCreate, of_threads.Thread),
+    Operation("POST", "/threads/search", threads.search, of_threads.ThreadSearch, list[of_threads.Thread]),
+    Operation("POST", "/threads/count", threads.count, of_threads.ThreadCount, int),
+    Operation("GET", "/threads/{thread_id}", threads.get, None, of_threads.Thread),
+    Operation("PATCH", "/threads/{thread_id}", threads.update, of_threads.ThreadPatch, of_threads.Thread),
+    Operation("DELETE", "/threads/{thread_id}", threads.delete, status=204),
+    Operation(
+        "GET",
+        "/threads/{thread_id}/state",
+        thread_state.get_state,
+        None,
+        of_threads.ThreadState,
+        query=_SUBGRAPHS,
+    ),
+    Operation(
+        "POST",
+        "/threads/{thread_id}/state",
+        thread_state.update_state,
+        of_threads.StateUpdate,
+        of_threads.StateUpdated,
+    ),
+    Operation(
+        "POST",
+        "/threads/{thread_id}/state/checkpoint",
+        thread_state.get_state_checkpoint,
+        of_threads.StateAt,
+        of_threads.ThreadState,
+    ),
+    Operation(
+        "GET",
+        "/threads/{thread_id}/state/{checkpoint_id}",
+        thread_state.get_state_at,
+        None,
+        of_threads.ThreadState,
+        query=_SUBGRAPHS,
+    ),
+    Operation(
+        "GET",
+        "/threads/{thread_id}/history",
+        thread_state.get_history,
+        None,
+        list[of_threads.ThreadState],
+        query=(Parameter("limit", int), Parameter("before")),
+    ),
+    Operation(
+        "POST",
+        "/threads/{thread_id}/history",
+        thread_state.search_history,
+        of_threads.History,
+        list[of_threads.ThreadState],
+    ),
+    Operation(
+        "POST", "/threads/{thread_id}/runs/crons", crons.create_for_thread, of_crons.CronCreate, of_crons.Cron
+    ),
+    Operation("POST", "/threads/{thread_id}/runs", runs.create, of_runs.RunOnThread, of_runs.Run),
+    Operation(
+        "GET",
+        "/threads/{thread_id}/runs",
+        runs.list_,
+        None,
+        list[of_runs.Run],
+        query=(*_PAGE, Parameter("status"), Parameter("select", list[str])),
+    ),
+    Operation(
+        "POST",
+        "/threads/{thread_id}/runs/stream",
+        run_streams.stream,
+        of_runs.RunOnThread,
+        str,
+        media=_EVENTS,
+    ),
+    Operation("POST", "/threads/{thread_id}/runs/wait", run_streams.wait, of_runs.RunOnThread, Any),
+    Operation("GET", "/threads/{thread_id}/runs/{run_id}", runs.get, None, of_runs.Run),
+    Operation("DELETE", "/threads/{thread_id}/runs/{run_id}", runs.delete, status=204),
+    Operation(
+        "GET", "/threads/{thread_id}/runs/{run_id}/join", run_streams.join, None, Any, query=_DISCONNECT
+    ),
+    Operation(
+        "GET",
+        "/threads/{thread_id}/runs/{run_id}/stream",
+        run_streams.join_stream,
+        None,
+        str,
+        query=_JOIN_STREAM,
+        media=_EVENTS,
+    ),
+    Operation(
+        "POST",
+        "/threads/{thread_id}/runs/{run_id}/cancel",
+        runs.cancel,
+        status=202,
+        query=(Parameter("wait", bool), Parameter("action")),
+    ),
+    Operation("POST", "/runs/crons", crons.create, of_crons.CronCreate, of_crons.Cron),
+    Operation("POST", "/runs/crons/search", crons.search, of_crons.CronSearch, list[of_crons.Cron]),
+    Operation("POST", "/runs/crons/count", crons.count, of_crons.CronCount, int),
+    Operation("GET", "/runs/crons/{cron_id}", crons.get, None, of_crons.Cron),
+    Operation("PATCH", "/runs/crons/{cron_id}", crons.update, of_crons.CronPatch, of_crons.Cron),
+    Operation("DELETE", "/runs/crons/{cron_id}", crons.delete, status=204),
+    Operation("POST", "/runs", runs.create_stateless, of_runs.RunWithoutThread, of_runs.Run),
+    Operation(
+        "POST", "/runs/stream", run_streams.stream_stateless, of_runs.RunWithoutThread, str, media=_EVENTS
+    ),
+    Operation("POST", "/runs/wait", run_streams.wait_stateless, of_runs.RunWithoutThread, Any),
+    Operation("GET", "/runs/{run_id}", runs.get_stateless, None, of_runs.Run),
+    Operation("GET", "/runs/{run_id}/join", run_streams.join_stateless, None, Any, query=_DISCONNECT),
+    Operation(
+        "GET",
+        "/runs/{run_id}/stream",
+        run_streams.join_stream_stateless,
+        None,
+        str,
+        query=_JOIN_STREAM,
+        media=_EVENTS,
+    ),
+)
+"""Every operation that is mounted. Where two paths fit, the first one is taken."""
+
+
+class _Endpoint:
+    """All operations of one path."""
+
+    def __init__(self, parts: Parts, handlers: dict[str, Handler]) -> None:
+        self._parts = parts
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        handler = self._handlers["GET" if method == "HEAD" else method]
+        response = await handler(Request(scope, receive, send), self._parts)
+        await response(scope, receive, send)
+
+
+def build(parts: Parts) -> Starlette:
+    """Give the application: every operation, behind the wall, open to pages of any origin."""
+    app = Starlette(
+        routes=_routes(parts, OPERATIONS),
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["*"],
+                allow_headers=["*"],
+                allow_private_network=True,
+                expose_headers=[
+                    "Content-Location",
+                    "Location",
+                    "X-Pagination-Total",
+                    "X-Pagination-Next",
+                    "x-request-id",
+                ],
+            ),
+            Middleware(Wall),
+        ],
+        exception_handlers={HTTPException: unrouted},
+    )
+    app.router.redirect_slashes = False
+    app.state.openapi = msgspec.json.encode(openapi.document(OPERATIONS, version=__version__))
+    app.state.docs = openapi.page(OPERATIONS)
+    return app
+
+
+def _routes(parts: Parts, operations: Sequence[Operation]) -> list[Route]:
+    paths: dict[str, dict[str, Handler]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = operation.handler
+    return [
+        Route(path, _Endpoint(parts, handlers), methods=list(handlers)) for path, handlers in paths.items()
+    ]

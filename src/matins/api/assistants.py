@@ -1,0 +1,129 @@
+"""/assistants: create, get, search, count, delete."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from matins.api import auth, body, pages, query
+from matins.api.parts import Parts
+from matins.api.wire import assistants as wire
+from matins.api.wire.json import contained
+from matins.domain.assistants import Assistant
+from matins.domain.errors import AlreadyExists, AssistantNotFound, GraphNotFound
+from matins.domain.ids import AssistantId
+from matins.engine import assistants as engine
+from matins.storage import assistants, threads
+from matins.storage.pool import Conn
+
+
+async def create(request: Request, parts: Parts) -> Response:
+    """Create an assistant."""
+    asked = await body.read(request, wire.AssistantCreate)
+    scope = auth.authorize(request)
+    assistant_id = AssistantId(asked.assistant_id or uuid4())
+    wanted = engine.AssistantRequest(
+        graph_id=asked.graph_id,
+        assistant_id=assistant_id,
+        name=asked.name,
+        description=asked.description,
+        config=asked.config.plain(),
+        context=asked.context,
+        metadata=asked.metadata,
+        if_exists=asked.if_exists,
+    )
+    tries = 0
+
+    async def work(conn: Conn) -> Assistant:
+        nonlocal tries
+        tries += 1
+        try:
+            return await engine.create(conn, wanted, graphs=parts.workers, scope=scope)
+        except AlreadyExists:
+            # After a COMMIT whose reply was lost, the assistant that is there is the one that we made.
+            made = await assistants.get(conn, assistant_id, scope=scope) if tries > 1 else None
+            if made is None:
+                raise
+            return made
+
+    return body.respond(wire.assistant(await parts.pool.run(work)))
+
+
+async def get(request: Request, parts: Parts) -> Response:
+    """Get an assistant."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    found = await parts.pool.run(
+        lambda conn: assistants.get(conn, assistant_id, scope=scope), transaction=False
+    )
+    if found is None:
+        raise AssistantNotFound(assistant_id)
+    return body.respond(wire.assistant(found))
+
+
+async def search(request: Request, parts: Parts) -> Response:
+    """Search assistants, the newest first."""
+    asked = await body.read(request, wire.AssistantSearch)
+    scope, wanted = auth.authorize(request), _filter(asked, parts)
+    page = await pages.find(
+        parts.pool,
+        lambda conn, limit: assistants.search(
+            conn,
+            wanted,
+            scope=scope,
+            sort_by=asked.sort_by,
+            direction=asked.sort_order,
+            limit=limit,
+            offset=asked.offset,
+        ),
+        lambda conn: assistants.count(conn, wanted, scope=scope),
+        limit=asked.limit,
+        offset=asked.offset,
+    )
+    shown = pages.select([wire.assistant(found) for found in page.items], asked.select)
+    return body.respond(shown, headers=page.headers)
+
+
+async def count(request: Request, parts: Parts) -> Response:
+    """Count assistants."""
+    wanted = _filter(await body.read(request, wire.AssistantCount), parts)
+    scope = auth.authorize(request)
+    return body.respond(await parts.pool.run(lambda conn: assistants.count(conn, wanted, scope=scope)))
+
+
+async def delete(request: Request, parts: Parts) -> Response:
+    """Delete an assistant and pause its crons; with `delete_threads`, its threads go too."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    with_threads = query.switch(request, "delete_threads")
+    theirs = threads.Filter(metadata=msgspec.json.encode({"assistant_id": str(assistant_id)}))
+    tries = 0
+
+    async def work(conn: Conn) -> None:
+        nonlocal tries
+        tries += 1
+        try:
+            await engine.delete(conn, assistant_id, scope=scope)
+        except AssistantNotFound:
+            if tries == 1:  # else a former try may have done it
+                raise
+        while with_threads:
+            found = await threads.search(
+                conn, theirs, scope=scope, sort_by="thread_id", direction="asc", limit=1000, offset=0
+            )
+            if not found:
+                break
+            await threads.delete(conn, [thread.thread_id for thread in found], scope=scope)
+
+    await parts.pool.run(work)
+    return body.nothing()
+
+
+def _filter(asked: wire.AssistantCount, parts: Parts) -> assistants.Filter:
+    known = engine.known(parts.workers)
+    if asked.graph_id and asked.graph_id not in known:
+        raise GraphNotFound(asked.graph_id, list(known))
+    return assistants.Filter(
+        graph_id=asked.graph_id or None, name=asked.name or None, metadata=contained(asked.metadata)
+    )

@@ -1,0 +1,86 @@
+"""What stands in a request's address: ids in the path, numbers, switches and lists in the query."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+
+from matins.domain.errors import BadRequest, Invalid
+from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
+
+_SWITCHES: Final = {"1": True, "true": True, "0": False, "false": False}
+
+
+def thread_id(request: Request) -> ThreadId:
+    """Give the thread that the path names. Raises: Invalid."""
+    return ThreadId(_uuid(request, "thread_id", "thread ID"))
+
+
+def run_id(request: Request) -> RunId:
+    """Give the run that the path names. Raises: Invalid."""
+    return RunId(_uuid(request, "run_id", "run ID"))
+
+
+def assistant_id(request: Request) -> AssistantId:
+    """Give the assistant that the path names. Raises: Invalid."""
+    return AssistantId(_uuid(request, "assistant_id", "assistant ID"))
+
+
+def cron_id(request: Request) -> CronId:
+    """Give the cron that the path names. Raises: Invalid."""
+    return CronId(_uuid(request, "cron_id", "cron ID"))
+
+
+def _uuid(request: Request, parameter: str, noun: str) -> UUID:
+    try:
+        return UUID(request.path_params[parameter])
+    except ValueError:
+        raise Invalid(f"Invalid {noun}: must be a UUID") from None
+
+
+def integer(request: Request, name: str, default: int, *, least: int, most: int) -> int:
+    """Give a number of the query, or the default when it is absent or empty.
+
+    Raises: BadRequest when it is no number (the contract's text); Invalid when it is out of bounds.
+    """
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        raise BadRequest(f"invalid literal for int() with base 10: {text[:100]!r}") from None
+    if not least <= number <= most:
+        raise Invalid(f"{name} must be between {least} and {most}")
+    return number
+
+
+def switch(request: Request, name: str, *, default: bool = False) -> bool:
+    """Give a switch of the query: 1, 0, true or false. Raises: Invalid."""
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if text.lower() not in _SWITCHES:
+        raise Invalid(f"{name} must be true or false")
+    return _SWITCHES[text.lower()]
+
+
+def names(request: Request, name: str) -> list[str]:
+    """Give a list of the query in any of the forms that clients send: repeated, a JSON array, or with commas.
+
+    Source: Python's SDK repeats the parameter and sends an empty one for none, JavaScript's sends a JSON array.
+    Raises: Invalid when it looks like a JSON array of strings and is none.
+    """
+    found: list[str] = []
+    for text in request.query_params.getlist(name):
+        if text.startswith("["):
+            try:
+                found += msgspec.json.decode(text, type=list[str])
+            except msgspec.DecodeError:
+                raise Invalid(f"{name} is not a JSON array of strings") from None
+        else:
+            found += [part for part in text.split(",") if part]
+    return found

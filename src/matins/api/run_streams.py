@@ -1,0 +1,189 @@
+"""Replies that last as long as a run: stream, wait, join; with or without a thread.
+
+A run is listened to before it is submitted, so that nothing of it is missed, and for as long as its reply lasts; so
+these handlers give the whole reply as an ASGI application. What can be refused is refused before its headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from matins.api import auth, body, query, runs, sse
+from matins.api.parts import Parts
+from matins.api.wire.runs import RunCreate, RunOnThread, RunWithoutThread
+from matins.domain import access
+from matins.domain.errors import NotFound
+from matins.domain.frames import ERROR, Frame
+from matins.domain.ids import RunId, ThreadId, uuid7
+from matins.domain.runs import Run
+
+
+async def stream(request: Request, parts: Parts) -> ASGIApp:
+    """Create a run on a thread and stream it."""
+    thread_id = query.thread_id(request)
+    return _streamed(parts, await body.read(request, RunOnThread), thread_id, auth.authorize(request))
+
+
+async def stream_stateless(request: Request, parts: Parts) -> ASGIApp:
+    """Create a run on a thread of its own and stream it."""
+    return _streamed(parts, await body.read(request, RunWithoutThread), None, auth.authorize(request))
+
+
+async def wait(request: Request, parts: Parts) -> ASGIApp:
+    """Create a run on a thread and answer with the state that it leaves."""
+    thread_id = query.thread_id(request)
+    return _awaited(parts, await body.read(request, RunOnThread), thread_id, auth.authorize(request))
+
+
+async def wait_stateless(request: Request, parts: Parts) -> ASGIApp:
+    """Create a run on a thread of its own and answer with the state that it leaves."""
+    return _awaited(parts, await body.read(request, RunWithoutThread), None, auth.authorize(request))
+
+
+async def join(request: Request, parts: Parts) -> ASGIApp:
+    """Wait for a run to end and answer with the state that it leaves."""
+    return _joined(request, parts, query.thread_id(request))
+
+
+async def join_stateless(request: Request, parts: Parts) -> ASGIApp:
+    """Wait for a run, by its id alone, and answer with the state that it leaves."""
+    return _joined(request, parts, None)
+
+
+async def join_stream(request: Request, parts: Parts) -> ASGIApp:
+    """Stream a run that was created before; with `Last-Event-ID`, first what it kept after that."""
+    return _followed(request, parts, query.thread_id(request))
+
+
+async def join_stream_stateless(request: Request, parts: Parts) -> ASGIApp:
+    """Stream a run, by its id alone; with `Last-Event-ID`, first what it kept after that."""
+    return _followed(request, parts, None)
+
+
+def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
+    wanted = asked.request()
+
+    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+        run_id = RunId(uuid7())
+        with parts.hub.subscribe(run_id) as subscription:
+            run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
+            place = _place(run, thread_id)
+            await sse.relay(
+                receive,
+                send,
+                parts.runs.follow(run, subscription),
+                sse.events,
+                headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream"},
+                on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
+            )
+
+    return reply
+
+
+def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
+    wanted = asked.request()
+
+    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+        run_id = RunId(uuid7())
+        with parts.hub.subscribe(run_id) as subscription:
+            run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
+            place = _place(run, run.thread_id)  # with its thread even when that is hidden. Source: observed
+            await sse.relay(
+                receive,
+                send,
+                parts.runs.reply(run, subscription),
+                sse.value,
+                headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
+                on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
+            )
+
+    return reply
+
+
+def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIApp:
+    run_id, scope = query.run_id(request), auth.authorize(request)
+    cancels = query.switch(request, "cancel_on_disconnect")
+
+    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+        with parts.hub.subscribe(run_id) as subscription:
+            run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
+            place = _place(run, thread_id)
+            await sse.relay(
+                receive,
+                send,
+                parts.runs.reply(run, subscription),
+                sse.value,
+                headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
+                on_disconnect=_canceller(parts, run, scope) if cancels else None,
+            )
+
+    return reply
+
+
+def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIApp:
+    run_id, scope = query.run_id(request), auth.authorize(request)
+    cancels = query.switch(request, "cancel_on_disconnect")
+    after = _last_event(request)
+    modes = query.names(request, "stream_mode")
+
+    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+        with parts.hub.subscribe(run_id) as subscription:
+            run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
+            place = _place(run, thread_id)
+            frames = parts.runs.replay(run, subscription, after=after)
+            await sse.relay(
+                receive,
+                send,
+                _of_modes(frames, modes) if modes else frames,
+                sse.events,
+                headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream"},
+                on_disconnect=_canceller(parts, run, scope) if cancels else None,
+            )
+
+    return reply
+
+
+def _place(run: Run, thread_id: ThreadId | None) -> str:
+    return f"/runs/{run.run_id}" if thread_id is None else f"/threads/{thread_id}/runs/{run.run_id}"
+
+
+def _canceller(parts: Parts, run: Run, scope: access.Scope) -> Callable[[], Awaitable[None]]:
+    async def cancel() -> None:
+        try:
+            await parts.runs.cancel(run.thread_id, run.run_id, scope=scope, wait=False)
+        except NotFound:
+            return  # it ended just before its client went away
+
+    return cancel
+
+
+def _last_event(request: Request) -> int | None:
+    """Give the number after which a stream is to go on; 0 replays all, None nothing.
+
+    Source: -1 stands for all and what is no number for none, as observed.
+    """
+    try:
+        return max(0, int(request.headers.get("last-event-id", "")))
+    except ValueError:
+        return None
+
+
+async def _of_modes(
+    batches: AsyncIterator[list[Frame] | None], modes: list[str]
+) -> AsyncIterator[list[Frame] | None]:
+    """Give only the frames of some stream modes, and how the run failed."""
+    async for frames in batches:
+        if frames is None:
+            yield None
+        elif wanted := [frame for frame in frames if _is_of(frame.event, modes)]:
+            yield wanted
+
+
+def _is_of(event: str, modes: list[str]) -> bool:
+    name = event.split("|", 1)[0]
+    return (
+        name == ERROR or name.split("/", 1)[0] in modes or (name == "messages" and "messages-tuple" in modes)
+    )

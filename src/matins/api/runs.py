@@ -1,0 +1,104 @@
+"""/threads/{thread_id}/runs and /runs: create, list, get, cancel, delete."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from matins.api import auth, body, pages, query
+from matins.api.parts import Parts
+from matins.api.wire import runs as wire
+from matins.domain.access import Scope
+from matins.domain.errors import Invalid, NotFound, ThreadNotFound
+from matins.domain.ids import RunId, ThreadId, uuid7
+from matins.domain.runs import Run
+from matins.storage import runs, threads
+from matins.storage.pool import Conn
+
+
+async def create(request: Request, parts: Parts) -> Response:
+    """Create a run on a thread and answer at once."""
+    thread_id = query.thread_id(request)
+    asked = await body.read(request, wire.RunOnThread)
+    run = await parts.runs.submit(
+        asked.request(), run_id=RunId(uuid7()), thread_id=thread_id, scope=auth.authorize(request)
+    )
+    return body.respond(
+        wire.created(run), headers={"Content-Location": f"/threads/{run.thread_id}/runs/{run.run_id}"}
+    )
+
+
+async def create_stateless(request: Request, parts: Parts) -> Response:
+    """Create a run on a thread of its own and answer at once."""
+    asked = await body.read(request, wire.RunWithoutThread)
+    run = await parts.runs.submit(
+        asked.request(), run_id=RunId(uuid7()), thread_id=None, scope=auth.authorize(request)
+    )
+    return body.respond(wire.created(run), headers={"Content-Location": f"/runs/{run.run_id}"})
+
+
+async def list_(request: Request, parts: Parts) -> Response:
+    """List the runs of a thread, newest first."""
+    thread_id = query.thread_id(request)
+    limit = query.integer(request, "limit", 10, least=0, most=1000)
+    offset = query.integer(request, "offset", 0, least=0, most=2**62)
+    status = request.query_params.get("status") or None
+    columns = query.names(request, "select")
+    scope = auth.authorize(request)
+    unknown = [name for name in columns if name not in wire.COLUMNS]
+    if unknown:
+        raise Invalid(f"Invalid select columns: {unknown}. Expected: {sorted(wire.COLUMNS)}")
+
+    async def work(conn: Conn) -> list[Run]:
+        if await threads.get(conn, thread_id, scope=scope) is None:
+            raise ThreadNotFound(thread_id)
+        return await runs.list_(conn, thread_id, scope=scope, status=status, limit=limit, offset=offset)
+
+    found = await parts.pool.run(work)
+    return body.respond(pages.select([wire.run(run) for run in found], columns))
+
+
+async def get(request: Request, parts: Parts) -> Response:
+    """Get a run of a thread."""
+    run = await existing(
+        parts, query.run_id(request), thread_id=query.thread_id(request), scope=auth.authorize(request)
+    )
+    return body.respond(wire.run(run))
+
+
+async def get_stateless(request: Request, parts: Parts) -> Response:
+    """Get a run by its id alone."""
+    run = await existing(parts, query.run_id(request), thread_id=None, scope=auth.authorize(request))
+    return body.respond(wire.run(run))
+
+
+async def existing(parts: Parts, run_id: RunId, *, thread_id: ThreadId | None, scope: Scope) -> Run:
+    """Give the run, on that thread when one is named. Raises: NotFound."""
+    run = await parts.pool.run(
+        lambda conn: runs.get(conn, run_id, thread_id=thread_id, scope=scope), transaction=False
+    )
+    if run is None:
+        raise NotFound("Run not found")
+    return run
+
+
+async def cancel(request: Request, parts: Parts) -> Response:
+    """Stop a run; with `wait`, answer when it has stopped."""
+    thread_id, run_id = query.thread_id(request), query.run_id(request)
+    is_waited_for = query.switch(request, "wait")
+    action = request.query_params.get("action") or "interrupt"
+    if action == "rollback":
+        raise Invalid("action 'rollback' is not supported yet: use 'interrupt'")
+    if action != "interrupt":
+        raise Invalid("action must be 'interrupt' or 'rollback'")
+    await parts.runs.cancel(thread_id, run_id, scope=auth.authorize(request), wait=is_waited_for)
+    if not is_waited_for:
+        return body.nothing(202)
+    place = f"/threads/{thread_id}/runs/{run_id}"
+    return body.respond({}, headers={"Content-Location": place, "Location": f"{place}/join"})
+
+
+async def delete(request: Request, parts: Parts) -> Response:
+    """Delete a run, in whatever state."""
+    await parts.runs.delete(query.thread_id(request), query.run_id(request), scope=auth.authorize(request))
+    return body.nothing()

@@ -1,0 +1,89 @@
+"""Replies that take as long as a run: frames as server-sent events, or one JSON value after heartbeats.
+
+A reply that must be broken off is: the last chunk is never sent, so that a client reconnects instead of believing
+that it has seen the end. Source of the framing: observed on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final, TypeVar
+
+import anyio
+from starlette.types import Receive, Send
+
+from matins import telemetry
+from matins.domain.errors import Error
+from matins.domain.frames import Frame
+
+T = TypeVar("T")
+
+HEARTBEAT: Final = b": heartbeat\r\n\r\n"
+STREAM: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+}
+JSON: Final = {"content-type": "application/json", "cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+def events(frames: list[Frame] | None) -> bytes:
+    """Give a batch of frames as one piece, or a heartbeat for None."""
+    if frames is None:
+        return HEARTBEAT
+    return b"".join([_event(frame) for frame in frames])
+
+
+def _event(frame: Frame) -> bytes:
+    if frame.seq:
+        return b"event: %b\r\ndata: %b\r\nid: %d\r\n\r\n" % (frame.event.encode(), frame.data, frame.seq)
+    return b"event: %b\r\ndata: %b\r\n\r\n" % (frame.event.encode(), frame.data)
+
+
+def value(encoded: bytes | None) -> bytes:
+    """Give the JSON value, or for None whitespace that keeps the connection alive."""
+    return b"\n" if encoded is None else encoded
+
+
+async def relay(
+    receive: Receive,
+    send: Send,
+    items: AsyncIterator[T],
+    encode: Callable[[T], bytes],
+    *,
+    headers: Mapping[str, str],
+    on_disconnect: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Send each item as it comes and end the reply, or break it off when `items` raises.
+
+    A client that goes away is noticed at once; then `on_disconnect` is called.
+    """
+    is_gone = False
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
+        }
+    )
+    async with anyio.create_task_group() as group:
+
+        async def listen() -> None:
+            nonlocal is_gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            is_gone = True
+            group.cancel_scope.cancel()
+
+        group.start_soon(listen)
+        try:
+            async for item in items:
+                piece = encode(item)
+                if piece:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except Error as error:
+            telemetry.log().warning(telemetry.REPLY_BROKEN_OFF, reason=str(error))
+        group.cancel_scope.cancel()
+    if is_gone and on_disconnect is not None:
+        await on_disconnect()

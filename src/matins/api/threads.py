@@ -1,0 +1,141 @@
+"""/threads: create, get, search, count, update, delete."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from matins.api import auth, body, pages, query
+from matins.api.parts import Parts
+from matins.api.wire import threads as wire
+from matins.api.wire.json import contained
+from matins.domain.access import Scope
+from matins.domain.errors import AlreadyExists, BadRequest, Invalid, ThreadNotFound
+from matins.domain.ids import ThreadId, uuid7
+from matins.domain.threads import Thread
+from matins.storage import threads
+from matins.storage.pool import Conn
+
+
+async def create(request: Request, parts: Parts) -> Response:
+    """Create a thread."""
+    asked = await body.read(request, wire.ThreadCreate)
+    scope = auth.authorize(request)
+    if asked.supersteps:
+        raise Invalid("supersteps are not supported yet")
+    thread_id = ThreadId(asked.thread_id or uuid7())
+    metadata = msgspec.json.encode(asked.metadata)
+    ttl = threads.TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
+    tries = 0
+
+    async def work(conn: Conn) -> Thread:
+        nonlocal tries
+        tries += 1
+        thread = await threads.insert(conn, thread_id, scope=scope, metadata=metadata, ttl=ttl)
+        if thread is not None:
+            return thread
+        existing = await threads.get(conn, thread_id, scope=scope)
+        # After a COMMIT whose reply was lost, the thread that is there is the one that we made.
+        if existing is None or (asked.if_exists == "raise" and tries == 1):
+            raise AlreadyExists(f"Thread with ID {thread_id} already exists")
+        return existing
+
+    return body.respond(wire.thread(await parts.pool.run(work)))
+
+
+async def get(request: Request, parts: Parts) -> Response:
+    """Get a thread."""
+    thread = await existing(parts, query.thread_id(request), scope=auth.authorize(request))
+    return body.respond(wire.thread(thread))
+
+
+async def existing(parts: Parts, thread_id: ThreadId, *, scope: Scope) -> Thread:
+    """Give the thread. Raises: ThreadNotFound."""
+    thread = await parts.pool.run(lambda conn: threads.get(conn, thread_id, scope=scope), transaction=False)
+    if thread is None:
+        raise ThreadNotFound(thread_id)
+    return thread
+
+
+async def search(request: Request, parts: Parts) -> Response:
+    """Search threads, the last changed first."""
+    asked = await body.read(request, wire.ThreadSearch)
+    scope = auth.authorize(request)
+    wanted = _filter(asked, [_id(text) for text in asked.ids])
+    page = await pages.find(
+        parts.pool,
+        lambda conn, limit: threads.search(
+            conn,
+            wanted,
+            scope=scope,
+            sort_by=asked.sort_by,
+            direction=asked.sort_order,
+            limit=limit,
+            offset=asked.offset,
+        ),
+        lambda conn: threads.count(conn, wanted, scope=scope),
+        limit=asked.limit,
+        offset=asked.offset,
+    )
+    shown = pages.select([wire.thread(thread) for thread in page.items], asked.select)
+    return body.respond(shown, headers=page.headers)
+
+
+async def count(request: Request, parts: Parts) -> Response:
+    """Count threads."""
+    wanted = _filter(await body.read(request, wire.ThreadCount), [])
+    scope = auth.authorize(request)
+    return body.respond(await parts.pool.run(lambda conn: threads.count(conn, wanted, scope=scope)))
+
+
+async def update(request: Request, parts: Parts) -> Response:
+    """Merge metadata into a thread's; with `Prefer: return=minimal`, answer without a body."""
+    thread_id = query.thread_id(request)
+    asked = await body.read(request, wire.ThreadPatch)
+    scope = auth.authorize(request)
+    metadata = msgspec.json.encode(asked.metadata)
+    ttl = threads.TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
+    thread = await parts.pool.run(
+        lambda conn: threads.update(conn, thread_id, scope=scope, metadata=metadata, ttl=ttl)
+    )
+    if thread is None:
+        raise ThreadNotFound(thread_id)
+    if "return=minimal" in request.headers.get("prefer", ""):
+        return body.nothing()
+    return body.respond(wire.thread(thread))
+
+
+async def delete(request: Request, parts: Parts) -> Response:
+    """Delete a thread with its runs, its state and its crons."""
+    thread_id = query.thread_id(request)
+    scope = auth.authorize(request)
+    tries = 0
+
+    async def work(conn: Conn) -> bool:
+        nonlocal tries
+        tries += 1
+        gone = await threads.delete(conn, [thread_id], scope=scope)
+        return bool(gone) or tries > 1  # a former try may have done it
+
+    if not await parts.pool.run(work):
+        raise ThreadNotFound(thread_id)
+    return body.nothing()
+
+
+def _filter(asked: wire.ThreadCount, ids: list[UUID]) -> threads.Filter:
+    return threads.Filter(
+        ids=ids or None,
+        metadata=contained(asked.metadata),
+        values=contained(asked.values),
+        status=asked.status or None,
+    )
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise BadRequest(f"Invalid thread ID {text}") from None

@@ -1,0 +1,86 @@
+"""Shapes of assistants."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from matins.api.wire.json import Config, Json, Limit, Offset, Order, compact, instant
+from matins.domain.assistants import Assistant as Stored
+
+
+class Assistant(msgspec.Struct, kw_only=True):
+    """An assistant. Source: observed, keys in this order."""
+
+    assistant_id: UUID
+    graph_id: str
+    config: msgspec.Raw
+    context: msgspec.Raw
+    metadata: msgspec.Raw
+    name: str
+    created_at: str
+    updated_at: str
+    version: int
+    description: str | None
+
+
+def assistant(stored: Stored) -> Assistant:
+    """Give a stored assistant as clients see it."""
+    return Assistant(
+        assistant_id=stored.assistant_id,
+        graph_id=stored.graph_id,
+        config=msgspec.Raw(stored.config),
+        context=msgspec.Raw(stored.context),
+        metadata=compact(stored.metadata),
+        name=stored.name,
+        created_at=instant(stored.created_at),
+        updated_at=instant(stored.updated_at),
+        version=stored.version,
+        description=stored.description,
+    )
+
+
+class AssistantCreate(msgspec.Struct, kw_only=True):
+    """What creates an assistant."""
+
+    graph_id: str
+    assistant_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    config: Config = msgspec.field(default_factory=Config)
+    context: Json = {}
+    metadata: Json = {}
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+    name: str = "Untitled"
+    description: str | None = None
+
+
+class AssistantCount(msgspec.Struct, kw_only=True):
+    """Which assistants to count. `name` is a part of the name, in any case."""
+
+    metadata: Json = {}
+    graph_id: str | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class AssistantSearch(AssistantCount, kw_only=True):
+    """Which assistants to find."""
+
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] = "created_at"
+    sort_order: Order = "desc"
+    select: list[
+        Literal[
+            "assistant_id",
+            "graph_id",
+            "name",
+            "description",
+            "config",
+            "context",
+            "created_at",
+            "updated_at",
+            "metadata",
+            "version",
+        ]
+    ] = []

@@ -1,0 +1,129 @@
+"""Shapes of crons."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from matins.api.wire.json import Config, Json, Limit, Offset, Order, compact, instant
+from matins.api.wire.runs import Durability, Mode, Nodes, Webhook
+from matins.domain.crons import Cron as Stored
+
+# What is a field of the cron itself; everything else of a body belongs to its runs.
+_OWN = frozenset({"schedule", "timezone", "end_time", "enabled", "on_run_completed"})
+
+
+class Cron(msgspec.Struct, kw_only=True):
+    """A cron. `paused_reason` is there when the server switched it off. Source: observed, keys in this order."""
+
+    cron_id: UUID
+    assistant_id: UUID
+    thread_id: UUID | None
+    user_id: str
+    end_time: str | None
+    schedule: str
+    timezone: str | None
+    payload: msgspec.Raw
+    next_run_date: str | None
+    metadata: msgspec.Raw
+    on_run_completed: str | None
+    enabled: bool
+    created_at: str
+    updated_at: str
+    paused_reason: str | msgspec.UnsetType = msgspec.UNSET
+
+
+def cron(stored: Stored) -> Cron:
+    """Give a stored cron as clients see it. Its dates are written without a fraction when they have none."""
+    return Cron(
+        cron_id=stored.cron_id,
+        assistant_id=stored.assistant_id,
+        thread_id=stored.thread_id,
+        user_id=stored.owner,
+        end_time=stored.end_time.isoformat() if stored.end_time else None,
+        schedule=stored.schedule,
+        timezone=stored.timezone,
+        payload=msgspec.Raw(stored.payload),
+        next_run_date=stored.next_run_date.isoformat() if stored.next_run_date else None,
+        metadata=compact(stored.metadata),
+        on_run_completed=stored.on_run_completed,
+        enabled=stored.enabled,
+        created_at=instant(stored.created_at),
+        updated_at=instant(stored.updated_at),
+        paused_reason=stored.paused_reason or msgspec.UNSET,
+    )
+
+
+class CronPatch(msgspec.Struct, kw_only=True):
+    """What changes a cron. `end_time: null` takes the end away."""
+
+    schedule: str | msgspec.UnsetType = msgspec.UNSET
+    timezone: str | msgspec.UnsetType = msgspec.UNSET
+    end_time: str | msgspec.UnsetType | None = msgspec.UNSET
+    input: Any = None
+    metadata: Json | msgspec.UnsetType = msgspec.UNSET
+    config: Config = msgspec.field(default_factory=Config)
+    context: Json = {}
+    webhook: Webhook | msgspec.UnsetType = msgspec.UNSET
+    interrupt_before: Nodes | msgspec.UnsetType = msgspec.UNSET
+    interrupt_after: Nodes | msgspec.UnsetType = msgspec.UNSET
+    on_run_completed: Literal["delete", "keep"] | msgspec.UnsetType = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    stream_mode: Mode | list[Mode] = "values"
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    durability: Durability = "async"
+
+
+class CronCreate(CronPatch, kw_only=True):
+    """What creates a cron. What it says of a run is what each of its runs gets; unknown fields are kept."""
+
+    assistant_id: str
+    schedule: str
+    end_time: str | msgspec.UnsetType = msgspec.UNSET
+    multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] = "enqueue"
+
+
+def of_runs(body: Json) -> Json:
+    """Give the part of a change that is for the cron's runs."""
+    return {name: value for name, value in body.items() if name not in _OWN}
+
+
+class CronCount(msgspec.Struct, kw_only=True):
+    """Which crons to count."""
+
+    assistant_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    thread_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    metadata: Json = {}
+
+
+class CronSearch(CronCount, kw_only=True):
+    """Which crons to find."""
+
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: Literal[
+        "cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at"
+    ] = "created_at"
+    sort_order: Order = "desc"
+    select: list[
+        Literal[
+            "cron_id",
+            "assistant_id",
+            "thread_id",
+            "on_run_completed",
+            "end_time",
+            "schedule",
+            "timezone",
+            "created_at",
+            "updated_at",
+            "user_id",
+            "payload",
+            "next_run_date",
+            "metadata",
+            "enabled",
+        ]
+    ] = []
