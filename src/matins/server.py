@@ -24,7 +24,8 @@ import uvicorn
 from anyio.abc import TaskStatus
 
 from matins import __version__, telemetry
-from matins.api.app import Parts, build
+from matins.api.app import build
+from matins.api.parts import Parts
 from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
