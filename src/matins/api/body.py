@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -166,8 +166,3 @@ def respond_raw(encoded: bytes, *, status: int = 200) -> Response:
 def nothing(status: int = 204) -> Response:
     """Give a response without a body."""
     return Response(status_code=status)
-
-
-def is_empty_object(value: Any) -> bool:
-    """Whether a decoded body is `{}`."""
-    return isinstance(value, dict) and not value

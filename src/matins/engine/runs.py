@@ -267,8 +267,9 @@ class Runs:
         Raises: Unavailable when the reader fell too far behind.
         """
         beat_at = time.monotonic() + HEARTBEAT_SECONDS
+        patience_s = 0.0 if run.status.is_terminal else LOOK_SECONDS
         while True:
-            frames = await subscription.receive(LOOK_SECONDS)
+            frames = await subscription.receive(patience_s)
             if frames:
                 yield frames
             elif subscription.is_broken:

@@ -56,12 +56,9 @@ def cron(stored: Stored) -> Cron:
     )
 
 
-class CronPatch(msgspec.Struct, kw_only=True):
-    """What changes a cron. `end_time: null` takes the end away."""
+class _OfRuns(msgspec.Struct, kw_only=True):
+    """What each run of a cron gets."""
 
-    schedule: str | msgspec.UnsetType = msgspec.UNSET
-    timezone: str | msgspec.UnsetType = msgspec.UNSET
-    end_time: str | msgspec.UnsetType | None = msgspec.UNSET
     input: Any = None
     metadata: Json | msgspec.UnsetType = msgspec.UNSET
     config: Config = msgspec.field(default_factory=Config)
@@ -69,6 +66,7 @@ class CronPatch(msgspec.Struct, kw_only=True):
     webhook: Webhook | msgspec.UnsetType = msgspec.UNSET
     interrupt_before: Nodes | msgspec.UnsetType = msgspec.UNSET
     interrupt_after: Nodes | msgspec.UnsetType = msgspec.UNSET
+    multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] = "enqueue"
     on_run_completed: Literal["delete", "keep"] | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     stream_mode: Mode | list[Mode] = "values"
@@ -77,13 +75,21 @@ class CronPatch(msgspec.Struct, kw_only=True):
     durability: Durability = "async"
 
 
-class CronCreate(CronPatch, kw_only=True):
+class CronCreate(_OfRuns, kw_only=True):
     """What creates a cron. What it says of a run is what each of its runs gets; unknown fields are kept."""
 
     assistant_id: str
     schedule: str
+    timezone: str | msgspec.UnsetType = msgspec.UNSET
     end_time: str | msgspec.UnsetType = msgspec.UNSET
-    multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] = "enqueue"
+
+
+class CronPatch(_OfRuns, kw_only=True):
+    """What changes a cron. `end_time: null` takes the end away."""
+
+    schedule: str | msgspec.UnsetType = msgspec.UNSET
+    timezone: str | msgspec.UnsetType = msgspec.UNSET
+    end_time: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 def of_runs(body: Json) -> Json:
