@@ -164,10 +164,12 @@ class OfRun:
         for waiting in together:
             batch.add(waiting.rows)
         try:
-            is_held = await self._pool.run(
-                lambda conn: checkpoints.insert_held(conn, self._held, batch),
-                transaction=False,
-                patience_s=PATIENCE_S,
+            is_held = await self.read(
+                lambda conn: (
+                    checkpoints.insert_held(conn, self._held, batch)
+                    if batch
+                    else checkpoints.is_held(conn, self._held)
+                )
             )
         except Unavailable as away:
             for waiting in together:

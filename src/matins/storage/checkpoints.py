@@ -73,6 +73,9 @@ class Batch:
                 case WriteRow():
                     self.writes.setdefault((*row[:4], row.idx), row)
 
+    def __bool__(self) -> bool:
+        return bool(self.checkpoints or self.blobs or self.writes)
+
     def columns(self) -> list[Sequence[Any]]:
         """Give the parameters of the insert: one array a column."""
         return [
@@ -121,6 +124,11 @@ async def insert_held(conn: Conn, held: Held, batch: Batch) -> bool:
     return bool(
         await conn.fetchval(load(_FILE)["insert_held"].text, held.run_id, held.attempt, *batch.columns())
     )
+
+
+async def is_held(conn: Conn, held: Held) -> bool:
+    """Give whether that attempt holds its run at this moment; no ground to write anything on."""
+    return bool(await conn.fetchval(load(_FILE)["is_held"].text, held.run_id, held.attempt))
 
 
 async def insert(conn: Conn, batch: Batch) -> None:

@@ -30,6 +30,10 @@ WITH held AS (
 )
 SELECT EXISTS (SELECT FROM held) AS held
 
+-- name: is_held :one
+-- $1 run_id, $2 attempt. Without a row lock, which would cost a flush of the log: nothing is written on its answer.
+SELECT EXISTS (SELECT FROM matins.run WHERE run_id = $1 AND attempt = $2 AND status = 'running') AS held
+
 -- name: insert :exec
 -- As insert_held without the fence; the caller's transaction holds the thread. One array a column:
 -- $1-$6 checkpoints, $7-$12 blobs, $13-$21 writes
