@@ -159,6 +159,9 @@ async def answer(method: str, params: bytes) -> bytes:
         case "sleep":
             await anyio.sleep(float(params))
             return str(os.getpid()).encode()
+        case "block":
+            time.sleep(float(params))  # noqa: ASYNC251 - what users do
+            return b"null"
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
         case _:

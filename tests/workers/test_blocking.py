@@ -59,6 +59,31 @@ async def test_a_worker_that_stands_still_holds_up_no_call_and_no_new_run(
             await running.until(lambda: running.pool.ready_count == 2)
 
 
+async def test_calls_behind_one_that_blocks_are_asked_elsewhere_and_it_is_not(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        waits: list[float] = []
+
+        async def block() -> None:
+            await running.pool.call("block", b"0.8", timeout_s=5)
+
+        async def ask() -> None:
+            asked = time.monotonic()
+            await running.pool.call("pid", b"", timeout_s=5)
+            waits.append(time.monotonic() - asked)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                group.start_soon(block)
+                await anyio.sleep(0.02)
+                for _ in range(3):
+                    group.start_soon(ask)
+                await anyio.sleep(0.3)
+                group.start_soon(ask)
+        assert len(waits) == 4
+        assert max(waits) < 0.25
+        assert running.pool.ready_count == 2
+
+
 async def test_every_worker_standing_still_costs_a_bounded_number_of_processes(run_pool: RunPool) -> None:
     async with run_pool(lanes=1) as running:
         done: list[Outcome] = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import time
 from functools import partial
 from uuid import uuid4
@@ -13,7 +14,7 @@ from matins.domain.errors import Conflict, Error, GraphNotFound, Unavailable
 from matins.domain.frames import Frame
 from matins.domain.runs import StopReason
 from matins.workers import process
-from matins.workers.flight import Abandoned, NotStarted, Outcome
+from matins.workers.flight import Abandoned, Died, NotStarted, Outcome
 from matins.workers.protocol import WINDOW_OCTETS, Settled
 from tests.support.pools import Running, RunPool
 
@@ -90,6 +91,7 @@ async def test_a_stop_right_behind_the_order_keeps_it_from_starting(run_pool: Ru
             async with anyio.create_task_group() as group:
                 # While the worker stands still both arrive in one batch.
                 await _begin(running, group, "block", 0.3)
+                await anyio.sleep(0.03)
                 outcomes: list[Outcome] = []
 
                 async def execute() -> None:
@@ -133,6 +135,30 @@ async def test_a_lane_that_swallows_its_cancellation_is_given_up_and_its_worker_
                 assert worker in running.alive, "its sibling still runs there"
             await running.until(lambda: worker in running.exited)
             await running.until(lambda: running.pool.ready_count == 2)
+
+
+async def test_a_stopped_run_that_blocks_for_ever_is_killed_with_its_worker(
+    run_pool: RunPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "STOP_SECONDS", 1.5)
+    async with run_pool() as running:
+        run_id = uuid4()
+        outcomes: list[Outcome] = []
+
+        async def sibling() -> None:
+            outcomes.append(await running.execute("sleep", 600))
+
+        async def blocking() -> None:
+            outcomes.append(await running.execute("block", 600, run_id=run_id))
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(sibling)
+                group.start_soon(blocking)
+                await anyio.sleep(0.3)  # until it stands still
+                assert running.pool.stop((run_id, 1), StopReason.TIMEOUT)
+            assert outcomes == [Abandoned(), Died(-signal.SIGKILL, companions=0)]
+            assert isinstance(await running.execute("echo", 1), Settled)
 
 
 async def test_a_slow_consumer_holds_its_own_run_at_a_window_and_no_other(run_pool: RunPool) -> None:

@@ -98,6 +98,10 @@ class Generation:
         if process.ready is not None or process.is_draining:
             self._false_starts = 0
             return 0.0
+        return self.stumbled(now)
+
+    def stumbled(self, now: float) -> float:
+        """Note a start that came to nothing; give the pause before the next."""
         pause_s: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**self._false_starts)
         self._false_starts += 1
         self._pause_until = now + pause_s

@@ -42,6 +42,7 @@ from matins.workers.protocol import (
     Settled,
     Started,
     Stop,
+    Taken,
     ToWorker,
     octets,
 )
@@ -171,6 +172,8 @@ class Lanes(Generic[_S]):
         lane.link.flush()
 
     async def _serve(self, call: Call, link: Link[ToWorker, FromWorker]) -> None:
+        link.post(Taken(call.call_id))
+        link.flush()
         answer = Answer(call.call_id, error=Error.__name__, message="Internal error")
         try:
             answer = Answer(call.call_id, await self._answer(call.method, call.params))

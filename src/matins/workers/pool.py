@@ -261,7 +261,12 @@ class Pool:
             return
         for generation in self._generations:
             for _ in range(generation.missing(time.monotonic(), self._at_once)):
-                process = Process.start(self._launch)
+                try:
+                    process = Process.start(self._launch)
+                except OSError as refused:  # no more processes, descriptors or memory: try again later
+                    pause_s = generation.stumbled(time.monotonic())
+                    telemetry.log().error(telemetry.WORKER_DIED, error=str(refused), pause_seconds=pause_s)
+                    break
                 generation.processes.append(process)
                 self._on_spawn(process.pid)
                 self._group.start_soon(self._follow, generation, process)
@@ -285,6 +290,7 @@ class Pool:
             )
         if generation.is_closed and not generation.processes:
             self._generations.remove(generation)
+        self._reconcile()
         self._changed()
 
     def _heard_of(self, generation: Generation, process: Process) -> None:
@@ -302,7 +308,6 @@ class Pool:
         self._changed()
 
     def _changed(self) -> None:
-        self._reconcile()
         news, self._news = self._news, anyio.Event()
         news.set()
 

@@ -47,6 +47,7 @@ from matins.workers.protocol import (
     Settled,
     Started,
     Stop,
+    Taken,
     ToWorker,
     octets,
 )
@@ -79,7 +80,10 @@ class Launch:
 
 
 class _Asked:
-    """A call under way. `answer` stays None when the process died or fell silent before it could give one."""
+    """A call under way. `answer` stays None when the process died, or fell silent before it took the call.
+
+    One that was taken does not move: it may be what holds the worker, and must not go on to hold the next.
+    """
 
     def __init__(self, *, may_move: bool) -> None:
         self.answer: Answer | None = None
@@ -192,15 +196,13 @@ class Process:
 
     def credit(self, flight: Flight, consumed: int) -> None:
         """Tell the lane that so many octets of its frames were consumed."""
-        if self._link is not None:
-            self._link.post(Credit(*flight.key, consumed))
+        self._post(Credit(*flight.key, consumed))
 
     def stop(self, flight: Flight, reason: StopReason) -> None:
         """Ask the lane to stop; from now it has STOP_SECONDS."""
         if flight.stopping_s is None:
             flight.stopping_s = 0.0
-        if self._link is not None:
-            self._link.post(Stop(*flight.key, reason))
+        self._post(Stop(*flight.key, reason))
 
     def drain(self) -> None:
         """Give it nothing new; it exits when its lanes are done."""
@@ -211,7 +213,7 @@ class Process:
             self._link.post(Drain())
 
     async def ask(self, method: str, params: bytes, *, may_move: bool) -> Answer | None:
-        """Put a call and wait for its answer; None when it died, or, if it `may_move`, fell silent."""
+        """Put a call and wait for its answer; None when it died, or, if it `may_move`, fell silent untaken."""
         if self._link is None or self.is_dead:
             return None
         self._calls += 1
@@ -231,9 +233,10 @@ class Process:
         """
         self.silent_s += seconds
         if self.silent_s >= (SILENT_SECONDS if has_alternative else OFFER_SECONDS):
-            for flight in [flight for flight in self.flights.values() if not flight.is_started]:
-                self.stop(flight, StopReason.LOST)  # read behind the Execute, it keeps the run from starting
-                flight.end(NotStarted())
+            for flight in self.flights.values():
+                if not flight.is_started and flight.outcome is None:
+                    flight.end(NotStarted())
+                    self._post(Stop(*flight.key, StopReason.LOST))  # behind the Execute: it will not start
             for asked in self._asked.values():
                 if asked.may_move:
                     asked.done.set()
@@ -243,12 +246,17 @@ class Process:
                 if flight.stopping_s >= STOP_SECONDS:
                     flight.end(Abandoned())
                     self.is_condemned = True
-        if self.is_condemned and all(flight.outcome is not None for flight in self.flights.values()):
-            self.kill()
+        is_over = all(flight.outcome is not None for flight in self.flights.values())
+        if self.is_condemned and (is_over or self.silent_s >= STUCK_SECONDS):
+            self.kill()  # what stands still takes its siblings along: they could not go on either
         if self.is_draining and not self.flights and not self._asked:
             self._leaving_s += seconds
             if self._leaving_s >= LEAVE_SECONDS:
                 self.kill()
+
+    def _post(self, message: ToWorker) -> None:
+        if self._link is not None:
+            self._link.post(message)
 
     def _received(self, batch: list[FromWorker]) -> None:
         was_silent = self.silent_s >= SILENT_SECONDS
@@ -262,6 +270,9 @@ class Process:
                         flight.is_started = True
                 case Settled() | Refused():
                     self._landed((message.run_id, message.attempt), message)
+                case Taken():
+                    if (asked := self._asked.get(message.call_id)) is not None:
+                        asked.may_move = False
                 case Answer():
                     if (asked := self._asked.get(message.call_id)) is not None:
                         asked.answer = message
@@ -283,8 +294,8 @@ class Process:
         flight = self.flights.get((events.run_id, events.attempt))
         if flight is not None and flight.is_heard:
             flight.put(events.frames)
-        elif self._link is not None:  # nobody listens: let the lane run on to its end
-            self._link.post(Credit(events.run_id, events.attempt, octets(events.frames)))
+        else:  # nobody listens: let the lane run on to its end
+            self._post(Credit(events.run_id, events.attempt, octets(events.frames)))
 
     def _landed(self, key: Key, last: Settled | Refused | None = None) -> None:
         flight = self.flights.pop(key, None)
@@ -297,9 +308,9 @@ class Process:
     def _ended(self, code: int) -> None:
         self.is_dead = True
         flights, self.flights = list(self.flights.values()), {}
-        started = sum(flight.is_started for flight in flights)
+        victims = sum(flight.is_started and flight.outcome is None for flight in flights)
         for flight in flights:
-            flight.end(Died(code, companions=started - 1) if flight.is_started else NotStarted())
+            flight.end(Died(code, companions=victims - 1) if flight.is_started else NotStarted())
         for asked in self._asked.values():
             asked.done.set()
 

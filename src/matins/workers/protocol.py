@@ -12,6 +12,7 @@ are already-encoded JSON in `bytes`.
         | Stop ------------------------------->  |   at any time; the lane answers with Settled all the same
         | <----------------------------- Settled |   exactly one for each Started
         | Call ------------------------------->  |
+        | <------------------------------- Taken |   it began: it may be what blocks the loop from here on
         | <------------------------------ Answer |   exactly one for each Call
         | <-------------------------------- Beat |   the worker's loop turns
         | Drain ------------------------------>  |   take nothing new; exit when the last lane is done
@@ -153,6 +154,12 @@ class Settled(Message, frozen=True, array_like=True):
     reason: str | None = None
 
 
+class Taken(Message, frozen=True, array_like=True):
+    """The answering of a Call began."""
+
+    call_id: int
+
+
 class Answer(Message, frozen=True, array_like=True):
     """The reply to a Call: JSON in `result`, or the refusal: `error` is the class name of a domain error."""
 
@@ -163,7 +170,7 @@ class Answer(Message, frozen=True, array_like=True):
 
 
 ToWorker: TypeAlias = Execute | Stop | Credit | Call | Drain
-FromWorker: TypeAlias = Ready | Failed | Beat | Started | Refused | Events | Settled | Answer
+FromWorker: TypeAlias = Ready | Failed | Beat | Started | Refused | Events | Settled | Taken | Answer
 
 
 def octets(frames: Sequence[Frame]) -> int:
