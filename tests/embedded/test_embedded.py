@@ -147,7 +147,7 @@ def test_a_cold_start_gives_an_empty_durable_utf8_database(opened: Opened, tmp_p
         " current_setting('fsync'), current_setting('synchronous_commit'),"
         " current_setting('listen_addresses'), current_setting('track_commit_timestamp'), lower('ÄÖ')",
     )
-    assert found == [("matins", "matins", "UTF8", "on", "on", "", "on", "äö")]
+    assert found == [("postgres", "matins", "UTF8", "on", "on", "", "on", "äö")]
     data_dir = tmp_path / ".matins"
     assert (data_dir / ".gitignore").read_text() == "*\n"
     assert data_dir.stat().st_mode & 0o777 == 0o700

@@ -15,7 +15,7 @@ from matins.embedded import EmbeddedPostgres
 from matins.storage.migrate import migrate
 
 TEMPLATE = "matins_template"
-ROLE = "tester"  # the embedded server's own role is called as our schema, which is a case of its own
+ROLE = "postgres"
 
 
 def at(uri: str, name: str, *, role: str = ROLE) -> str:
@@ -43,7 +43,7 @@ def server(data_dir: Path) -> Iterator[str]:
             "ALTER SYSTEM SET synchronous_commit = off",
             "ALTER SYSTEM SET full_page_writes = off",
             "SELECT pg_reload_conf()",
-            f"CREATE ROLE {ROLE} SUPERUSER LOGIN",
+            "CREATE ROLE matins SUPERUSER LOGIN",  # called as our schema: a case of its own
             f"CREATE DATABASE {TEMPLATE}",
         )
         anyio.run(migrate, at(postgres.uri, TEMPLATE))

@@ -89,7 +89,7 @@ class EmbeddedPostgres:
     @property
     def uri(self) -> str:
         """The DSN, as asyncpg and psycopg read it; the same one after every restart of the server."""
-        return f"postgresql://matins@/matins?host={self._socket_dir}&port={PORT}"
+        return f"postgresql://postgres@/matins?host={self._socket_dir}&port={PORT}"
 
     @property
     def pid(self) -> int | None:
@@ -165,7 +165,7 @@ class EmbeddedPostgres:
         # The builtin C.UTF-8 sorts and folds alike on every system and survives an upgrade of its C library.
         locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         # Trust: the socket's directory is 0700. Files are synced: what is committed on top of them must last.
-        self._run("initdb", scratch, "--username=matins", "--auth=trust", "--no-instructions", *locale)
+        self._run("initdb", scratch, "--username=postgres", "--auth=trust", "--no-instructions", *locale)
         single = ("--single", "-c", "exit_on_error=on", "template1")
         self._run("postgres", scratch, *single, stdin=b"CREATE DATABASE matins\n")
         scratch.rename(self._cluster)
