@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -10,6 +10,8 @@ import msgspec
 from matins.api.wire.json import Config, Json, Limit, Offset, Order, compact, instant
 from matins.api.wire.runs import Durability, Mode, Nodes, Webhook
 from matins.domain.crons import Cron as Stored
+
+Named: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
 # What is a field of the cron itself; everything else of a body belongs to its runs.
 _OWN = frozenset({"schedule", "timezone", "end_time", "enabled", "on_run_completed"})
@@ -80,15 +82,15 @@ class CronCreate(_OfRuns, kw_only=True):
 
     assistant_id: str
     schedule: str
-    timezone: str | msgspec.UnsetType = msgspec.UNSET
+    timezone: Named | msgspec.UnsetType = msgspec.UNSET
     end_time: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class CronPatch(_OfRuns, kw_only=True):
     """What changes a cron. `end_time: null` takes the end away."""
 
-    schedule: str | msgspec.UnsetType = msgspec.UNSET
-    timezone: str | msgspec.UnsetType = msgspec.UNSET
+    schedule: Named | msgspec.UnsetType = msgspec.UNSET
+    timezone: Named | msgspec.UnsetType = msgspec.UNSET
     end_time: str | msgspec.UnsetType | None = msgspec.UNSET
 
 

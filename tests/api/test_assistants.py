@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+ECHO = "046b5dc7-2108-582c-9c6c-31d556d138f0"
+
+
+def test_each_graph_has_the_assistant_that_clients_expect(api: httpx.Client) -> None:
+    echo = api.get(f"/assistants/{ECHO}").json()
+    assert list(echo) == [
+        "assistant_id",
+        "graph_id",
+        "config",
+        "context",
+        "metadata",
+        "name",
+        "created_at",
+        "updated_at",
+        "version",
+        "description",
+    ]
+    assert (echo["graph_id"], echo["metadata"], echo["version"]) == ("echo", {"created_by": "system"}, 1)
+
+
+def test_an_assistant_is_created_found_and_deleted(api: httpx.Client) -> None:
+    mark = str(uuid4())
+    made = api.post(
+        "/assistants",
+        json={"graph_id": "echo", "metadata": {"mark": mark}, "name": f"My {mark}", "context": {"c": 1}},
+    ).json()
+    assert made["config"] == {"configurable": {"c": 1}}
+    found = api.post(
+        "/assistants/search", json={"metadata": {"mark": mark}, "select": ["assistant_id", "name"]}
+    )
+    assert found.json() == [{"assistant_id": made["assistant_id"], "name": f"My {mark}"}]
+    assert found.headers["x-pagination-total"] == "1"
+    assert api.post("/assistants/count", json={"name": f"mY {mark}"}).json() == 1
+    assert api.delete(f"/assistants/{made['assistant_id']}").status_code == 204
+    assert api.get(f"/assistants/{made['assistant_id']}").status_code == 404
+    assert api.delete(f"/assistants/{made['assistant_id']}").status_code == 404
+
+
+def test_an_assistant_that_exists_is_refused_or_given(api: httpx.Client) -> None:
+    asked = {"graph_id": "echo", "assistant_id": str(uuid4())}
+    made = api.post("/assistants", json=asked).json()
+    assert api.post("/assistants", json=asked).status_code == 409
+    given = api.post("/assistants", json={**asked, "name": "Other", "if_exists": "do_nothing"})
+    assert given.json() == made
+
+
+def test_threads_may_go_with_their_assistant(api: httpx.Client, thread_id: str) -> None:
+    made = api.post("/assistants", json={"graph_id": "echo"}).json()["assistant_id"]
+    api.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": made, "input": {"messages": []}})
+    assert api.delete(f"/assistants/{made}?delete_threads=true").status_code == 204
+    assert api.get(f"/threads/{thread_id}").status_code == 404
+
+
+def test_a_deleted_system_assistant_comes_back_when_it_is_used(api: httpx.Client) -> None:
+    failing = api.post("/assistants/search", json={"graph_id": "failing"}).json()[0]["assistant_id"]
+    assert api.delete(f"/assistants/{failing}").status_code == 204
+    assert "__error__" in api.post("/runs/wait", json={"assistant_id": "failing", "input": {}}).json()
+    assert api.get(f"/assistants/{failing}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"graph_id": 5}, 422),
+        ({"graph_id": "nope"}, 404),
+        ({"graph_id": "echo", "config": {"configurable": {"a": 1}}, "context": {"b": 1}}, 400),
+        ({"graph_id": "echo", "config": {"recursion_limit": 0}}, 422),
+        ({"graph_id": "echo", "description": None}, 200),
+    ],
+)
+def test_what_does_not_fit_is_refused(api: httpx.Client, body: object, status: int) -> None:
+    assert api.post("/assistants", json=body).status_code == status
+
+
+def test_a_search_for_an_unknown_graph_names_the_known_ones(api: httpx.Client) -> None:
+    response = api.post("/assistants/search", json={"graph_id": "nope"})
+    assert response.status_code == 404
+    assert response.json()["detail"].startswith("Graph 'nope' not found. Expected one of: ['ask', ")
+
+
+def test_names_of_graphs_are_no_ids_in_paths(api: httpx.Client) -> None:
+    response = api.get("/assistants/echo")
+    assert (response.status_code, response.json()["detail"]) == (422, "Invalid assistant ID: must be a UUID")
