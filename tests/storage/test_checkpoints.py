@@ -13,7 +13,7 @@ from matins.domain.runs import Held
 from matins.storage import checkpoints
 from matins.storage.checkpoints import Batch, BlobRow, CheckpointRow, WriteRow
 from matins.storage.migrate import migrate
-from matins.storage.pool import Pool, connect
+from matins.storage.pool import Pool, open_connection
 from matins.storage.sql import load
 from tests.support import databases, rows
 
@@ -35,13 +35,12 @@ ORDER BY 1, 2
 
 
 async def schema(dsn: str) -> list[tuple[str, ...]]:
-    connection = await connect(dsn)
-    found = [tuple(row) for row in await connection.fetch(SCHEMA)]
-    for table in ("checkpoint_migrations", "store_migrations"):
-        found += [
-            (table, str(row["v"])) for row in await connection.fetch(f"SELECT v FROM {table} ORDER BY v")
-        ]
-    connection.terminate()
+    async with open_connection(dsn) as connection:
+        found = [tuple(row) for row in await connection.fetch(SCHEMA)]
+        for table in ("checkpoint_migrations", "store_migrations"):
+            found += [
+                (table, str(row["v"])) for row in await connection.fetch(f"SELECT v FROM {table} ORDER BY v")
+            ]
     return found
 
 
@@ -68,9 +67,8 @@ async def test_what_langgraph_wrote_before_stays_in_sight_of_a_role_called_as_ou
         await saver.setup()
         await saver.aput(root, empty_checkpoint(), {"source": "input"}, {})
     await migrate(dsn)
-    connection = await connect(dsn)
-    found = await checkpoints.get_newest(connection, thread_id=THREAD, checkpoint_ns="")
-    connection.terminate()
+    async with open_connection(dsn) as connection:
+        found = await checkpoints.get_newest(connection, thread_id=THREAD, checkpoint_ns="")
     assert found is not None
     assert found.row.metadata == b'{"source": "input"}'
 

@@ -82,6 +82,14 @@ def next_after(expression: str, timezone: str, after: datetime) -> datetime:
     return instant
 
 
+def is_local(expression: str) -> bool:
+    """Whether the schedule depends on the rules of its time zone; `@every` does not.
+
+    Raises: InvalidSchedule.
+    """
+    return not isinstance(_parse(expression), Every)
+
+
 def upcoming(expression: str, timezone: str, after: datetime, count: int) -> list[datetime]:
     """Give the next `count` due instants after `after`, in order. Raises as next_after."""
     instants: list[datetime] = []

@@ -27,8 +27,12 @@ TZDATA: Final = version("tzdata")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronRequest:
-    """What a client asks for when it creates a cron. `payload` is the body as it was sent."""
+    """What a client asks for when it creates a cron. `payload` is the body as it was sent.
 
+    The id is minted with the request, so that a repeated creation makes no second cron.
+    """
+
+    cron_id: CronId = field(default_factory=lambda: CronId(uuid7()))
     assistant_id: str
     schedule: str
     timezone: str | None = None
@@ -74,12 +78,11 @@ async def create(
             "deleted or expired."
         )
         raise NotFound(message)
-    cron_id = CronId(uuid7())
     payload = {**request.payload, "assistant_id": str(assistant.assistant_id)}
-    return await crons.insert(
+    inserted = await crons.insert(
         conn,
         Cron(
-            cron_id=cron_id,
+            cron_id=request.cron_id,
             assistant_id=assistant.assistant_id,
             thread_id=thread_id,
             owner=scope.mints_as,
@@ -89,9 +92,9 @@ async def create(
             end_time=end_time,
             enabled=request.enabled,
             paused_reason=None,
-            next_run_date=_unless_ended(first, end_time),
+            next_run_date=unless_ended(first, end_time),
             revision=1,
-            payload=_payload(payload, cron_id),
+            payload=_payload(payload, request.cron_id),
             metadata=msgspec.json.encode(request.metadata),
             on_run_completed=None if thread_id else request.on_run_completed or "delete",
             created_at=now,
@@ -99,6 +102,10 @@ async def create(
         ),
         tzdata=TZDATA,
     )
+    cron = inserted or await crons.get(conn, request.cron_id, scope=scope)  # there from a former try
+    if cron is None:
+        raise CronNotFound(request.cron_id)
+    return cron
 
 
 async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scope) -> Cron:
@@ -121,7 +128,7 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     following = cron.next_run_date
     restarts = enabled and (not cron.enabled or following is None or end_time != cron.end_time)
     if change.schedule is not None or change.timezone is not None or restarts:
-        following = _unless_ended(next_after(schedule, timezone or "UTC", now), end_time)
+        following = unless_ended(next_after(schedule, timezone or "UTC", now), end_time)
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
     changed = {key: value for key, value in change.payload.items() if key != "assistant_id"}
     metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
@@ -144,7 +151,8 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     )
 
 
-def _unless_ended(following: datetime, end_time: datetime | None) -> datetime | None:
+def unless_ended(following: datetime, end_time: datetime | None) -> datetime | None:
+    """Give the date, unless it is later than the cron's end."""
     return following if end_time is None or following <= end_time else None
 
 

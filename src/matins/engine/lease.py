@@ -17,20 +17,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import anyio
-import asyncpg
 from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain.errors import Unavailable
 from matins.domain.ids import NodeId
 from matins.storage import queue
-from matins.storage.pool import connect
+from matins.storage.pool import Conn, open_connection
 
 RENEW_SECONDS: Final = 3.0
+AGAIN_SECONDS: Final = 0.2
+"""The pause between two tries to reach a database that is away."""
+
+GOODBYE_SECONDS: Final = 2.0
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -73,39 +75,40 @@ class Lease:
             await anyio.sleep_forever()
         finally:
             self._stopping.set()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(keeper.join, 2.0)
+            with anyio.move_on_after(GOODBYE_SECONDS, shield=True):
+                await anyio.to_thread.run_sync(keeper.join, GOODBYE_SECONDS)
+            self._expires = 0.0
 
     async def _keep(self, granted: Callable[[], object]) -> None:
-        connection: asyncpg.Connection[asyncpg.Record] | None = None
-        was_held = False
+        """Renew until told to stop, whatever happens: a node whose keeper died would stand still unnoticed."""
         while not self._stopping.is_set():
-            sent = time.clock_gettime(_CLOCK)
             try:
-                with anyio.fail_after(RENEW_SECONDS):
-                    connection = connection or await connect(self._dsn)
-                    self._tenure_s = await queue.renew(
-                        connection, node_id=self.node_id, name=self._name, version=self._version
-                    )
-                self._expires = sent + queue.LEASE_SECONDS
-                if not was_held:
-                    granted()
-                was_held = True
-            except (
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                Unavailable,
-            ) as away:
-                telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away) or type(away).__name__)
-                if connection is not None:
-                    connection.terminate()
-                connection = None
-            pause_s = RENEW_SECONDS if connection is not None else 0.2
-            await asyncio.get_running_loop().run_in_executor(None, self._stopping.wait, pause_s)
-        if connection is not None:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                with anyio.fail_after(1):
-                    await queue.leave(connection, [self.node_id])
-            connection.terminate()
+                async with open_connection(self._dsn) as connection:
+                    while not self._stopping.is_set():
+                        await self._renew(connection, granted)
+                        await self._pause(RENEW_SECONDS)
+                    with anyio.fail_after(1):
+                        await queue.leave(connection, [self.node_id])
+            except Unavailable as away:
+                telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+                await self._pause(AGAIN_SECONDS)
+            except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next connection may do better
+                telemetry.log().exception(telemetry.LOOP_FAILED)
+                await self._pause(AGAIN_SECONDS)
+
+    async def _renew(self, connection: Conn, granted: Callable[[], object]) -> None:
+        sent = time.clock_gettime(_CLOCK)
+        with anyio.fail_after(RENEW_SECONDS):
+            self._tenure_s = await queue.renew(
+                connection, node_id=self.node_id, name=self._name, version=self._version
+            )
+        is_first, was_held = self._expires == 0.0, self.is_held
+        self._expires = sent + queue.LEASE_SECONDS
+        if is_first:
+            granted()
+        elif not was_held:
+            telemetry.log().info(telemetry.NODE_LEASE_REGAINED, node_id=str(self.node_id))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or less when told to stop."""
+        await anyio.to_thread.run_sync(self._stopping.wait, seconds)

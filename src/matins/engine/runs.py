@@ -127,16 +127,19 @@ class Runs:
         may_claim = request.after_seconds <= 0 and self._lease.is_held and not self.is_draining
         reservation = self._workers.reserve() if may_claim else None
         tries = 0
+        claimed = False
 
         async def work(conn: Conn) -> Run:
-            nonlocal tries
+            nonlocal tries, claimed
             tries += 1
             if tries > 1:  # the COMMIT of a former try may have gone through
                 already = await runs.get(conn, run_id, thread_id=on, scope=scope)
                 if already is not None:
                     return already
             claims = reservation is not None
-            return await self._insert(conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims)
+            run = await self._insert(conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims)
+            claimed = run.status is RunStatus.RUNNING
+            return run
 
         try:
             run = await self._pool.run(work)
@@ -145,7 +148,8 @@ class Runs:
                 reservation.release()
             raise
         if reservation is not None:
-            if run.status is RunStatus.RUNNING and not self._lanes.holds(run.run_id):
+            # Still the attempt that was claimed as it was inserted? Found again, it may be somebody else's by now.
+            if claimed and run.status is RunStatus.RUNNING and run.attempt == 1:
                 self._lanes.start(run, reservation)
             else:
                 reservation.release()
@@ -209,16 +213,21 @@ class Runs:
         Raises: NotFound when there is no such run, or it has ended.
         """
         with self._hub.subscribe(run_id) as subscription:
+            tries = 0
 
             async def work(conn: Conn) -> Run:
+                nonlocal tries
+                tries += 1
                 if await threads.lock(conn, thread_id, scope=scope) is None:
                     raise ThreadNotFound(thread_id)
                 run = await runs.get(conn, run_id, thread_id=thread_id, scope=scope)
                 if run is None:
                     message = "No runs found to cancel."
                     raise NotFound(message)
+                if tries > 1 and run.status.is_terminal:
+                    return run  # a former try's COMMIT has gone through, or it ended by itself just now
                 if await runs.cancel_pending(conn, run_id):
-                    await threads.rest(conn, thread_id)
+                    await _vacate(conn, run)
                 elif await runs.ask_to_stop(conn, run_id, StopReason.INTERRUPT) is None:
                     message = (
                         "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the "
@@ -228,7 +237,7 @@ class Runs:
                 return run
 
             run = await self._pool.run(work)
-            if run.status is RunStatus.PENDING:
+            if run.status is not RunStatus.RUNNING:
                 self._hub.end(run_id, b"{}")
                 self._wake()
                 return
@@ -244,18 +253,23 @@ class Runs:
 
         Raises: RunNotFound.
         """
+        tries = 0
 
-        async def work(conn: Conn) -> RunStatus:
-            if await threads.lock(conn, thread_id, scope=scope) is None:
-                raise RunNotFound(run_id)
-            status = await runs.delete(conn, run_id, thread_id=thread_id, scope=scope)
-            if status is None:
-                raise RunNotFound(run_id)
-            if not status.is_terminal:
-                await threads.rest(conn, thread_id)
-            return status
+        async def work(conn: Conn) -> bool:
+            nonlocal tries
+            tries += 1
+            await threads.lock(conn, thread_id, scope=scope)
+            run = await runs.get(conn, run_id, thread_id=thread_id, scope=scope)
+            if run is None:
+                if tries == 1:
+                    raise RunNotFound(run_id)
+                return True  # a former try's COMMIT has gone through
+            await runs.delete(conn, run_id, thread_id=thread_id, scope=scope)
+            if not run.status.is_terminal:
+                await _vacate(conn, run)
+            return not run.status.is_terminal
 
-        if not (await self._pool.run(work)).is_terminal:
+        if await self._pool.run(work):
             self._lanes.stop(run_id, StopReason.LOST)
             self._hub.end(run_id, b"{}")
             self._wake()
@@ -353,6 +367,14 @@ class Runs:
         }
         state = await self._workers.call("state", msgspec.json.encode(asked), timeout_s=30)
         return bytes(msgspec.json.decode(state, type=dict[str, msgspec.Raw])["values"])
+
+
+async def _vacate(conn: Conn, run: Run) -> None:
+    """Leave the thread of a run that ended without being carried; it goes, if it was there for the run alone."""
+    if run.temporary:
+        await threads.delete(conn, [run.thread_id], scope=EVERYONE)
+    else:
+        await threads.rest(conn, run.thread_id)
 
 
 def _with_interrupts(values: bytes | None, interrupts: bytes | None) -> bytes:

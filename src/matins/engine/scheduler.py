@@ -28,9 +28,9 @@ from matins.domain.crons import Cron, CronPayload, Plan, Slot, plan
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId, uuid7
 from matins.domain.runs import NewRun
-from matins.domain.schedules import next_after
+from matins.domain.schedules import is_local, next_after
 from matins.engine import assistants
-from matins.engine.crons import TZDATA
+from matins.engine.crons import TZDATA, unless_ended
 from matins.engine.lease import Lease
 from matins.engine.queue.claimer import Wake
 from matins.engine.runs import RunRequest, kwargs_of, metadata_of
@@ -43,7 +43,12 @@ LOOK_SECONDS: Final = 1.0
 AHEAD_SECONDS: Final = 1.5
 BATCH: Final = 500
 SLOTS_AT_ONCE: Final = 500
-"""How many slots of one cron are decided in one transaction: a long downtime is recorded in several."""
+"""How many slots are decided in one transaction: a long downtime is recorded in several."""
+
+HELD_SECONDS: Final = 0.02
+"""The pause when what is due is held by somebody else just now."""
+
+AWAY_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,22 @@ class _Prepared:
     assistant: Assistant | None = None
     payload: CronPayload | None = None
     trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What one transaction writes: rows of the ledger, following dates, and crons to pause, each with its reason."""
+
+    rows: list[fires.Fire]
+    following: dict[CronId, datetime | None]
+    given_up: list[tuple[Cron, str]]
+
+    def give_up(self, cron: Cron, reason: str) -> None:
+        """Pause a cron that cannot be fired and put its slot on record as failed."""
+        telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron.cron_id), reason=reason)
+        self.given_up.append((cron, reason))
+        if cron.next_run_date is not None:
+            self.rows.append(fires.Fire(cron, cron.next_run_date, "failed", reason=reason))
 
 
 class _DatabaseClock:
@@ -94,32 +115,33 @@ class Scheduler:
         task_status.started()
         zones_checked = False
         while True:
-            pause_s = 0.2
+            pause_s = LOOK_SECONDS
             try:
                 if not zones_checked:
                     await self._recompute_zones()
                     zones_checked = True
-                pause_s = LOOK_SECONDS
                 if self._lease.is_held and not self.is_draining:
                     pause_s = await self._look()
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+                pause_s = AWAY_SECONDS
             except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
                 telemetry.log().exception(telemetry.SCHEDULER_FAILED)
+                zones_checked = True  # crons with old dates are better than none
             if pause_s > 0:
                 await self._wake.wait(pause_s)
 
     async def _look(self) -> float:
         """Read ahead, fire what is due, and give how long nothing more will be."""
-        asked_at = time.monotonic()
 
         async def work(conn: Conn) -> tuple[datetime, datetime | None, list[Cron]]:
+            asked_at = time.monotonic()
             now, following = await crons.clock(conn)
+            self._clock.set(now, asked_at)
             ahead = await crons.due(conn, ahead_s=AHEAD_SECONDS, limit=BATCH) if following else []
             return now, following, ahead
 
         now, following, ahead = await self._pool.run(work, transaction=False)
-        self._clock.set(now, asked_at)
         if not ahead:
             return (
                 min(LOOK_SECONDS, max(0.0, (following - now).total_seconds() - 1))
@@ -136,9 +158,9 @@ class Scheduler:
         )  # a hair longer: the database must agree that it has come
         instant = self._clock.now()
         due = [each for each in prepared if each.cron.next_run_date and each.cron.next_run_date <= instant]
-        if due:
-            await self._fire_all(due)
-        return 0.0
+        if not due:
+            return 0.0
+        return 0.0 if await self._fire_all(due) else HELD_SECONDS
 
     async def _prepare(self, conn: Conn, ahead: list[Cron]) -> list[_Prepared]:
         """Find what each cron's runs need: its assistant, once for all that share it, and its payload."""
@@ -163,59 +185,53 @@ class Scheduler:
                 prepared.append(_Prepared(cron, trouble=f"its payload cannot be read: {unreadable}"))
         return prepared
 
-    async def _fire_all(self, due: list[_Prepared]) -> None:
+    async def _fire_all(self, due: list[_Prepared]) -> int:
         """Fire what is due in one transaction; if the database refuses the batch, one by one."""
         try:
-            await self._pool.run(lambda conn: self._fire(conn, due))
+            return await self._fire(due)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - the wall of a loop iteration: find the bad one, fire the rest
             telemetry.log().exception(telemetry.SCHEDULER_FAILED, crons=len(due))
-            for each in due:
-                await self._fire_alone(each)
+            return sum([await self._fire_alone(each) for each in due])
 
-    async def _fire_alone(self, each: _Prepared) -> None:
+    async def _fire_alone(self, each: _Prepared) -> int:
         try:
-            await self._pool.run(lambda conn: self._fire(conn, [each]))
+            return await self._fire([each])
         except Unavailable:
             raise
-        except Exception as refused:  # noqa: BLE001 - the wall of a loop iteration: this cron is paused, the others go on
-            reason = f"it could not be fired: {type(refused).__name__}"
-            telemetry.log().exception(telemetry.CRON_PAUSED, cron_id=str(each.cron.cron_id))
-            await self._pool.run(lambda conn: crons.pause(conn, each.cron, reason))
+        except Exception as refused:  # noqa: BLE001 - the same wall: this cron is paused, the others go on
+            telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(each.cron.cron_id))
+            trouble = f"it could not be fired: {type(refused).__name__}"
+        try:
+            return await self._fire([replace(each, trouble=trouble)])
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - the same wall: not even that can be written of it
+            telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(each.cron.cron_id))
+            return 0
 
-    async def _fire(self, conn: Conn, due: list[_Prepared]) -> None:
-        """One transaction: the slots of all these crons up to now."""
-        taken = await fires.take(conn, [each.cron for each in due])
-        now = self._clock.now()
-        rows: list[fires.Fire] = []
-        following: dict[CronId, datetime | None] = {}
-        for each in due:
-            if each.cron.cron_id not in taken:
-                continue
-            try:
-                planned = _planned(each.cron, now)
-            except Error as unfit:  # the row's schedule is no schedule any more
-                await self._give_up(conn, each.cron, f"its schedule is invalid: {unfit}", rows)
-                continue
-            if each.trouble is not None:
-                await self._give_up(conn, each.cron, each.trouble, rows)
-                continue
-            rows += [_fire_of(each, slot) for slot in planned.slots]
-            following[each.cron.cron_id] = planned.following
-        started = await fires.record(conn, rows)
-        await fires.advance(conn, following)
-        for row in rows:
-            _log(row, now)
-        if started:
+    async def _fire(self, due: list[_Prepared]) -> int:
+        """Fire the slots of these crons up to now, by the database's clock; give how many crons were taken."""
+
+        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.Fire]]:
+            taken = await fires.take(conn, [each.cron for each in due])
+            if taken.now is None:
+                return taken, []
+            decided = _decide([each for each in due if each.cron.cron_id in taken.cron_ids], taken.now)
+            for cron, reason in decided.given_up:
+                await crons.pause(conn, cron, reason)
+            await fires.record(conn, decided.rows)
+            await fires.advance(conn, decided.following)
+            return taken, decided.rows
+
+        taken, rows = await self._pool.run(work)
+        # After the commit: whoever was woken before it would find nothing, and sleep on.
+        if any(row.run for row in rows):
             self._on_fired()
-
-    async def _give_up(self, conn: Conn, cron: Cron, reason: str, rows: list[fires.Fire]) -> None:
-        """Pause a cron that cannot be fired and put its slot on record as failed."""
-        telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron.cron_id), reason=reason)
-        await crons.pause(conn, cron, reason)
-        if cron.next_run_date is not None:
-            rows.append(fires.Fire(cron, cron.next_run_date, "failed", reason=reason))
+        for row in rows:
+            _log(row, taken.now or row.slot)
+        return len(taken.cron_ids)
 
     async def _recompute_zones(self) -> None:
         """Give crons whose dates were computed with other time zone rules their dates by the present ones."""
@@ -235,17 +251,36 @@ class Scheduler:
 
 
 def _redated(cron: Cron, now: datetime) -> Cron:
-    """Give the cron with its next date by the present time zone rules; one that has no zone keeps its date."""
-    if cron.timezone is None:
-        return cron
+    """Give the cron with its next date by the present time zone rules, if it depends on them."""
     try:
-        return replace(cron, next_run_date=next_after(cron.schedule, cron.timezone, now))
+        if cron.timezone is None or not is_local(cron.schedule):
+            return cron
+        following = next_after(cron.schedule, cron.timezone, now)
+        return replace(cron, next_run_date=unless_ended(following, cron.end_time))
     except Invalid:
         return cron  # paused with a reason when it is due
 
 
-def _planned(cron: Cron, now: datetime) -> Plan:
-    """Decide the cron's slots up to now.
+def _decide(due: list[_Prepared], now: datetime) -> _Decided:
+    """Decide the slots of taken crons; a long downtime of many of them is cut into several transactions."""
+    decided = _Decided([], {}, [])
+    limit = max(1, SLOTS_AT_ONCE // len(due))
+    for each in due:
+        trouble = each.trouble
+        try:
+            planned = None if trouble else _planned(each.cron, now, limit)
+        except Error as unfit:  # the row's schedule is no schedule any more
+            planned, trouble = None, f"its schedule is invalid: {unfit}"
+        if planned is None:
+            decided.give_up(each.cron, trouble or "")
+            continue
+        decided.rows.extend(_fire_of(each, slot) for slot in planned.slots)
+        decided.following[each.cron.cron_id] = planned.following
+    return decided
+
+
+def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
+    """Decide the cron's slots up to now, at most `limit` of them.
 
     Raises: InvalidSchedule, InvalidTimezone.
     """
@@ -257,7 +292,7 @@ def _planned(cron: Cron, now: datetime) -> Plan:
         now=now,
         end_time=cron.end_time,
         after=lambda slot: next_after(cron.schedule, zone, slot),
-        limit=SLOTS_AT_ONCE,
+        limit=limit,
     )
 
 

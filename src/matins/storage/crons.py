@@ -22,8 +22,8 @@ class Filter:
     metadata: bytes | None = None
 
 
-async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
-    """Insert a cron and give it as stored; its revision and times are the database's."""
+async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron | None:
+    """Insert a cron and give it as stored, its revision and times the database's, or None when its id is taken."""
     row = await conn.fetchrow(
         sql.load("crons")["insert_cron"].text,
         cron.cron_id,
@@ -41,8 +41,7 @@ async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
         cron.metadata,
         cron.on_run_completed,
     )
-    assert row is not None  # noqa: S101 - an INSERT that returns has a row or raises
-    return rows.cron(row)
+    return rows.cron(row) if row else None
 
 
 async def get(conn: Conn, cron_id: CronId, *, scope: Scope) -> Cron | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from matins.domain.crons import Cron
-from matins.domain.ids import CronId, RunId, ThreadId
+from matins.domain.ids import CronId, RunId
 from matins.domain.runs import NewRun
 from matins.storage import sql
 from matins.storage.pool import Conn
@@ -28,15 +28,30 @@ class Fire:
     whose: bytes = b"{}"
 
 
-async def take(conn: Conn, planned: list[Cron]) -> set[CronId]:
-    """Lock those of the planned crons that are still as they were read and due; give their ids."""
-    taken = await conn.fetch(
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Crons whose rows and whose threads' rows are held, and the database's time after that."""
+
+    cron_ids: frozenset[CronId]
+    now: datetime | None
+
+
+async def take(conn: Conn, planned: list[Cron]) -> Taken:
+    """Lock those of the planned crons that are still as they were read and due, and their threads.
+
+    Waits for nobody: a cron that another node fires, or whose thread is held just now, is not taken this time.
+    """
+    found = await conn.fetch(
         sql.load("crons")["take_crons"].text,
         [cron.cron_id for cron in planned],
         [cron.next_run_date for cron in planned],
         [cron.revision for cron in planned],
     )
-    return {CronId(row["cron_id"]) for row in taken}
+    wanted = {row["thread_id"] for row in found} - {None}
+    held = await conn.fetch(sql.load("crons")["take_threads"].text, list(wanted)) if wanted else []
+    free = {row["thread_id"] for row in held} | {None}
+    taken = [row for row in found if row["thread_id"] in free]
+    return Taken(frozenset(row["cron_id"] for row in taken), max((row["now"] for row in taken), default=None))
 
 
 async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
@@ -47,13 +62,9 @@ async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
 async def record(conn: Conn, fires: list[Fire]) -> list[NewRun]:
     """Write fires and their runs in the transaction that advances the crons; give the runs that were inserted.
 
-    A slot that is on record already gets neither a second row nor a run. Threads are locked first, in order; a cron
-    without a thread gets a fresh one; one whose thread was deleted in between is recorded as failed.
+    A slot that is on record already gets neither a second row nor a run. The run of a cron without a thread gets a
+    fresh one. The caller has taken the crons.
     """
-    wanted = sorted({fire.cron.thread_id for fire in fires if fire.run and fire.cron.thread_id})
-    locked = await conn.fetch(sql.load("threads")["lock_threads"].text, wanted) if wanted else []
-    present = {ThreadId(row["thread_id"]) for row in locked}
-    fires = [_unless_thread_gone(fire, present) for fire in fires]
     inserted = await conn.fetch(
         sql.load("crons")["insert_fires"].text,
         [fire.cron.cron_id for fire in fires],
@@ -99,10 +110,3 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
         [run.multitask_strategy for _, run in fired],
         [run.temporary for _, run in fired],
     )
-
-
-def _unless_thread_gone(fire: Fire, present: set[ThreadId]) -> Fire:
-    """Give the fire, or, when its thread was deleted in between, the record that it failed."""
-    if fire.run is None or fire.cron.thread_id is None or fire.cron.thread_id in present:
-        return fire
-    return replace(fire, outcome="failed", reason="its thread was deleted", run=None)

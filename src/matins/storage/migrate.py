@@ -8,8 +8,9 @@ from importlib.resources import files
 from typing import Final
 
 from matins.domain.errors import Invalid
-from matins.storage.pool import connect
+from matins.storage.pool import open_connection
 
+_PATIENCE_SECONDS: Final = 600.0  # for a migration, and for another migrator
 _LOCK: Final = 0x6D6174696E73  # "matins", as a number: the key of the advisory lock
 
 
@@ -43,14 +44,13 @@ async def migrate(dsn: str) -> list[str]:
     Raises: Unavailable when the database cannot be reached; Invalid when it was migrated by a newer Matins or an
     applied file differs from ours.
     """
-    connection = await connect(dsn)
     known_here = migrations()
     applied: list[str] = []
-    try:
+    async with open_connection(dsn) as connection:
         for migration in known_here:
             async with connection.transaction():
                 # A transaction's own lock: it holds through PgBouncer too, and goes with us if we die.
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_PATIENCE_SECONDS)
                 await connection.execute(
                     "CREATE SCHEMA IF NOT EXISTS matins;"
                     "CREATE TABLE IF NOT EXISTS matins.migration ("
@@ -69,7 +69,7 @@ async def migrate(dsn: str) -> list[str]:
                         message = f"The database was migrated by another {migration.name} than ours."
                         raise Invalid(message)
                     continue
-                await connection.execute(migration.text, timeout=600)
+                await connection.execute(migration.text, timeout=_PATIENCE_SECONDS)
                 await connection.execute(
                     "INSERT INTO matins.migration (version, name, checksum) VALUES ($1, $2, $3)",
                     migration.version,
@@ -77,6 +77,4 @@ async def migrate(dsn: str) -> list[str]:
                     migration.checksum,
                 )
                 applied.append(migration.name)
-    finally:
-        connection.terminate()
     return applied

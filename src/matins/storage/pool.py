@@ -34,12 +34,16 @@ _AWAY: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, starting, cancelled by a hand that is not ours
+    asyncpg.InsufficientResourcesError,  # connections, memory, disk
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that has just become a standby
 )
-_AGAIN: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+_AGAIN: Final = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCachedStatementError,  # another node has migrated the schema
+)
 
 # What libpq users put into a DSN and asyncpg does not know.
 _DROPPED: Final = {
@@ -88,20 +92,26 @@ async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     )
 
 
-async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
-    """Open one connection outside any pool, for a lease, a migration or a lock.
+async def _as_it_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Skip asyncpg's own reset, a round trip at each release: nothing here leaves state in a session."""
 
-    Raises: Unavailable when the database cannot be reached.
+
+@asynccontextmanager
+async def open_connection(dsn: str) -> AsyncIterator[Conn]:
+    """Open one connection outside any pool, for a lease or a migration; dropped at the end without a goodbye.
+
+    Raises: Unavailable, Conflict, Invalid from what the driver raises inside.
     """
-    try:
+    with _reaching():
         connection = await asyncpg.connect(
             normalise_dsn(dsn)[0], timeout=5, command_timeout=STATEMENT_SECONDS
         )
-        await _prepare(connection)
-    except _AWAY as away:
-        message = f"The database cannot be reached: {away or type(away).__name__}"
-        raise Unavailable(message) from away
-    return connection
+    try:
+        with _translated():
+            await _prepare(connection)
+            yield connection
+    finally:
+        connection.terminate()
 
 
 class Pool:
@@ -152,11 +162,24 @@ class Pool:
 
 
 @contextmanager
+def _reaching() -> Iterator[None]:
+    """Turn what the driver raises while it connects into Unavailable, with its reason: only operators read it."""
+    try:
+        yield
+    except _AWAY as away:
+        message = f"The database cannot be reached: {away or type(away).__name__}"
+        raise Unavailable(message) from away
+
+
+@contextmanager
 def _translated() -> Iterator[None]:
     """Turn what the driver raises inside into the errors of the domain."""
     try:
         yield
     except _AWAY as away:
+        if isinstance(away, asyncpg.InterfaceError) and isinstance(away, ValueError):
+            message = f"The database cannot hold this value: {away}"  # the driver has found it out by itself
+            raise Invalid(message) from away
         message = "The database is not available just now."
         raise Unavailable(message) from away
     except _AGAIN as again:
@@ -176,7 +199,7 @@ async def open_pool(dsn: str, *, size: int, application: str = "matins") -> Asyn
 
     Raises: Unavailable when the database cannot be reached.
     """
-    try:
+    with _reaching():
         pool = await asyncpg.create_pool(
             normalise_dsn(dsn)[0],
             min_size=min(2, size),
@@ -184,12 +207,10 @@ async def open_pool(dsn: str, *, size: int, application: str = "matins") -> Asyn
             timeout=5,
             command_timeout=STATEMENT_SECONDS,
             init=_prepare,
+            reset=_as_it_is,
             max_inactive_connection_lifetime=300,
             server_settings={"application_name": application},
         )
-    except _AWAY as away:
-        message = f"The database cannot be reached: {away or type(away).__name__}"
-        raise Unavailable(message) from away
     try:
         yield Pool(pool)
     finally:

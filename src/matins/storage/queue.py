@@ -52,15 +52,19 @@ def _stop(text: str | None) -> StopReason | None:
     return StopReason(text) if text else None
 
 
-async def claim(conn: Conn, *, node_id: NodeId, limit: int) -> list[Run]:
-    """Claim up to `limit` runs, each the head of a thread where nothing runs. Must be in a transaction.
+async def heads(conn: Conn, *, limit: int) -> list[ThreadId]:
+    """Give threads whose first run is due and where nothing runs, in the order of the queue, without a lock."""
+    found = await conn.fetch(sql.load("queue")["find_heads"].text, limit)
+    return [ThreadId(row["thread_id"]) for row in found]
+
+
+async def claim(conn: Conn, thread_ids: list[ThreadId], *, node_id: NodeId, limit: int) -> list[Run]:
+    """Claim the first runs of up to `limit` of these threads, where still nothing runs. Must be in a transaction.
 
     Locks threads, then decides in a statement of its own, so that it sees what others committed before the lock.
+    A thread that somebody else holds is passed over.
     """
-    heads = await conn.fetch(sql.load("queue")["find_heads"].text, limit)
-    if not heads:
-        return []
-    locked = await conn.fetch(sql.load("queue")["lock_heads"].text, [row["thread_id"] for row in heads])
+    locked = await conn.fetch(sql.load("queue")["lock_heads"].text, thread_ids, limit)
     if not locked:
         return []
     claimed = await conn.fetch(
@@ -108,6 +112,12 @@ async def settle(conn: Conn, held: Held, end: End) -> Run:
         end.event_seq,
     )
     return run
+
+
+async def was_settled(conn: Conn, held: Held) -> bool:
+    """Whether that attempt was the one that ended its run; also true of a run that is gone with its thread."""
+    settled: bool = await conn.fetchval(sql.load("queue")["was_settled"].text, held.run_id, held.attempt)
+    return settled
 
 
 async def release(conn: Conn, held: list[Held], *, charge: int) -> list[Released]:

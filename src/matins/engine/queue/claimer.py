@@ -22,6 +22,8 @@ from matins.workers.pool import Pool as Workers
 
 POLL_SECONDS: Final = 1.0
 BATCH: Final = 50
+SPARE: Final = 50
+"""How many more queues than lanes are looked at, in case somebody else holds the first ones."""
 
 
 class Wake:
@@ -66,17 +68,25 @@ class Claimer:
                     pause_s = min(POLL_SECONDS, max(due_s, 0.001)) if due_s is not None else POLL_SECONDS
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+            except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
+                telemetry.log().exception(telemetry.LOOP_FAILED)
             await self._wake.wait(pause_s)
 
     async def _claim(self) -> int:
-        """Fill the free lanes and give how many runs were started."""
-        reservations = [kept for _ in range(BATCH) if (kept := self._workers.reserve()) is not None]
+        """Start runs that wait, in lanes that are free, and give how many."""
+        free = min(BATCH, self._workers.free_lanes())
+        if free == 0:
+            return 0
+        heads = await self._pool.run(lambda conn: queue.heads(conn, limit=free + SPARE), transaction=False)
+        # No more than are needed: a run that is submitted meanwhile wants a lane at once.
+        kept = [self._workers.reserve() for _ in range(min(free, len(heads)))]
+        reservations = [each for each in kept if each is not None]
         if not reservations:
             return 0
         try:
 
             async def work(conn: Conn) -> list[Run]:
-                return await queue.claim(conn, node_id=self._lease.node_id, limit=len(reservations))
+                return await queue.claim(conn, heads, node_id=self._lease.node_id, limit=len(reservations))
 
             runs = await self._pool.run(work)
             for run in runs:

@@ -55,7 +55,7 @@ class Lanes:
         self._hub: Final = hub
         self._lease: Final = lease
         self._wake: Final = wake
-        self._held: dict[RunId, Held] = {}
+        self._held: set[Held] = set()
         self._group: TaskGroup | None = None
         self._emptied = anyio.Event()
 
@@ -69,23 +69,24 @@ class Lanes:
     @property
     def held(self) -> list[Held]:
         """What is under way here."""
-        return list(self._held.values())
+        return list(self._held)
 
     def holds(self, run_id: RunId) -> bool:
         """Whether the run is under way here."""
-        return run_id in self._held
+        return any(held.run_id == run_id for held in self._held)
 
     def start(self, run: Run, reservation: Reservation) -> None:
         """Start a run that this node has just claimed, in a lane that was kept for it."""
         if self._group is None:
             raise RuntimeError("Lanes.run has not started")
-        self._held[run.run_id] = run.held
+        self._held.add(run.held)
         self._group.start_soon(self._carry, run, reservation)
 
-    def stop(self, run_id: RunId, reason: StopReason) -> bool:
-        """Ask a run's lane to stop; False when it is not under way here."""
-        held = self._held.get(run_id)
-        return held is not None and self._workers.stop((held.run_id, held.attempt), reason)
+    def stop(self, run_id: RunId, reason: StopReason, *, attempt: int | None = None) -> None:
+        """Ask a run's lane to stop, if it is under way here: that attempt, or whichever it is."""
+        for held in self._held:
+            if held.run_id == run_id and attempt in (None, held.attempt):
+                self._workers.stop((held.run_id, held.attempt), reason)
 
     async def hand_back(self, *, grace_s: float) -> None:
         """Let the lanes finish for `grace_s` seconds, then put what is left back into the queue, uncharged."""
@@ -108,10 +109,11 @@ class Lanes:
         except Unavailable as away:
             # The database stayed away: the lease runs out and some node takes the run up again.
             telemetry.log().warning(telemetry.DATABASE_AWAY, run_id=str(run.run_id), error=str(away))
+        except Exception:  # noqa: BLE001 - the wall of a lane: the reaper puts the run back
+            telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
         finally:
             reservation.release()
-            if self._held.get(run.run_id) == run.held:
-                del self._held[run.run_id]
+            self._held.discard(run.held)
             self._emptied.set()
             self._wake()
 
@@ -131,9 +133,7 @@ class Lanes:
             await self._conclude(run, outcome, seq)
         except (LeaseLost, Unavailable):
             raise
-        except (
-            Exception
-        ) as unexpected:  # the wall of a lane: one run that cannot be recorded ends as an error
+        except Exception as unexpected:  # noqa: BLE001 - the wall of a lane: the run ends as an error
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
             await self._fail(
                 run, RunError(type(unexpected).__name__, "The run's result could not be recorded."), seq
@@ -201,7 +201,7 @@ class Lanes:
                 await queue.settle(conn, run.held, end)
             except LeaseLost:
                 # A second try may find the work done by a first whose COMMIT was not answered.
-                if tries == 1:
+                if tries == 1 or not await queue.was_settled(conn, run.held):
                     raise
 
         while True:

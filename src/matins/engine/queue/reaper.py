@@ -73,6 +73,8 @@ class Reaper:
                 beat += 1
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+            except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next beat may do better
+                telemetry.log().exception(telemetry.LOOP_FAILED)
 
     async def _known_dead(self) -> list[NodeId]:
         dead = [self._predecessor] if self._predecessor is not None else []
@@ -97,8 +99,15 @@ class Reaper:
         return len(held)
 
     async def _compare(self) -> None:
-        """Put back claims whose COMMIT was not answered: ours on record for two beats and held by nobody here."""
+        """Hold what is on record against what is under way.
+
+        Put back claims whose COMMIT was not answered: ours on record for two beats and held by nobody here. Stop
+        lanes whose run is not ours any more: deleted, or another's by now.
+        """
+        under_way = set(self._lanes.held)  # before the look: what starts meanwhile is not missed on record
         on_record = await self._pool.run(lambda conn: queue.held_by(conn, self._lease.node_id))
+        for held in under_way - {claimed.held for claimed in on_record}:
+            self._lanes.stop(held.run_id, StopReason.LOST, attempt=held.attempt)
         for claimed in on_record:
             if claimed.stop is not None:
                 self._lanes.stop(claimed.held.run_id, claimed.stop)

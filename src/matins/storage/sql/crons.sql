@@ -4,6 +4,7 @@
 INSERT INTO matins.cron (cron_id, assistant_id, thread_id, owner, creator, schedule, timezone, tzdata, end_time,
                          enabled, next_run_date, payload, metadata, on_run_completed)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+ON CONFLICT (cron_id) DO NOTHING
 RETURNING *;
 
 -- name: get_cron :one
@@ -86,13 +87,17 @@ LIMIT 500;
 -- name: take_crons :many
 -- $1 cron_ids, $2 expected next_run_dates, $3 expected revisions. Those still as expected, locked; what another node
 -- holds is skipped: it is being fired.
-SELECT c.cron_id
+SELECT c.cron_id, c.thread_id, matins.now() AS now
 FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS planned (cron_id, expected, revision)
 JOIN matins.cron AS c ON c.cron_id = planned.cron_id
 WHERE c.enabled AND c.next_run_date = planned.expected AND c.revision = planned.revision
   AND c.next_run_date <= matins.now()
 ORDER BY c.cron_id
 FOR UPDATE OF c SKIP LOCKED;
+
+-- name: take_threads :many
+-- $1 thread_ids. One that somebody holds is skipped: firing waits for nobody.
+SELECT thread_id FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED;
 
 -- name: advance_crons :exec
 -- $1 cron_ids, $2 following dates or null where none follows. The caller holds the rows.

@@ -13,11 +13,13 @@ ORDER BY r.priority DESC, r.seq
 LIMIT $1;
 
 -- name: lock_heads :many
--- $1 thread_ids. Threads, not runs: two nodes that locked runs would meet in run_one_running_per_thread.
-SELECT thread_id FROM matins.thread
-WHERE thread_id = ANY($1::uuid[])
-ORDER BY thread_id
-FOR UPDATE SKIP LOCKED;
+-- $1 thread_ids in the order of the queue, $2 how many to lock. Threads, not runs: two nodes that locked runs would
+-- meet in run_one_running_per_thread. One that somebody else holds is passed over, not waited for.
+SELECT t.thread_id
+FROM unnest($1::uuid[]) WITH ORDINALITY AS head (thread_id, place) JOIN matins.thread AS t USING (thread_id)
+ORDER BY head.place
+LIMIT $2
+FOR UPDATE OF t SKIP LOCKED;
 
 -- name: claim_runs :many
 -- $1 locked thread_ids, $2 node_id
@@ -52,12 +54,18 @@ SET status = $3, node_id = NULL, stop = NULL, stop_at = NULL, error = $5,
 WHERE run_id = $1 AND attempt = $2 AND status = ANY($4::text[])
 RETURNING *;
 
+-- name: was_settled :one
+-- $1 run_id, $2 attempt
+SELECT NOT EXISTS (SELECT FROM matins.run WHERE run_id = $1
+                   AND (attempt <> $2 OR status IN ('pending', 'running'))) AS was_settled;
+
 -- name: free_thread :one
 -- $1 thread_id, $2 its status if no further run waits, $3 values or null to keep, $4 interrupts or null to keep,
 -- $5 error or null, $6 the last stream sequence number used. The caller holds the thread's row.
 UPDATE matins.thread AS t
 SET status = CASE WHEN EXISTS (SELECT FROM matins.run AS r WHERE r.thread_id = t.thread_id
                                AND r.status IN ('pending', 'running')) THEN 'busy' ELSE $2 END,
+    resting_status = $2,
     "values" = coalesce($3, t."values"),
     interrupts = coalesce($4, t.interrupts),
     error = $5,

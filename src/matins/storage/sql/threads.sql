@@ -13,10 +13,6 @@ SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner 
 -- $1 thread_id, $2 owner or null. Whoever changes what runs on a thread holds its row first.
 SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) FOR UPDATE;
 
--- name: lock_threads :many
--- $1 thread_ids. In one order everywhere, so that two lockers cannot meet head on.
-SELECT thread_id FROM matins.thread WHERE thread_id = ANY($1::uuid[]) ORDER BY thread_id FOR UPDATE;
-
 -- name: search_threads :many
 -- $1 owner or null, $2 ids or null, $3 metadata or null, $4 values or null, $5 status or null, $6 limit, $7 offset
 SELECT * FROM matins.thread
@@ -64,9 +60,7 @@ UPDATE matins.thread AS t
 SET status = CASE
         WHEN EXISTS (SELECT FROM matins.run AS r WHERE r.thread_id = t.thread_id
                      AND r.status IN ('pending', 'running')) THEN 'busy'
-        WHEN t.error IS NOT NULL THEN 'error'
-        WHEN t.interrupts IS NOT NULL AND t.interrupts::text <> '{}' THEN 'interrupted'
-        ELSE 'idle' END,
+        ELSE t.resting_status END,
     updated_at = matins.now()
 WHERE thread_id = $1;
 

@@ -1,0 +1,214 @@
+"""A whole node without HTTP: lease, workers, lanes, reaper, claimer, scheduler and runs, as server.py composes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+
+from matins.domain.access import EVERYONE
+from matins.domain.crons import Cron
+from matins.domain.ids import NodeId, RunId, ThreadId, uuid7
+from matins.domain.runs import Run
+from matins.engine import assistants, crons
+from matins.engine.lease import Lease
+from matins.engine.queue.claimer import Claimer, Wake
+from matins.engine.queue.lane import Lanes
+from matins.engine.queue.reaper import Reaper
+from matins.engine.runs import RunRequest, Runs
+from matins.engine.scheduler import Scheduler
+from matins.engine.streams.hub import Hub
+from matins.storage import runs as stored_runs
+from matins.storage import threads
+from matins.storage.pool import Conn, Pool, open_pool
+from matins.workers.pool import Pool as Workers
+from matins.workers.process import Launch
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "langgraph.json"
+
+
+class Part(Protocol):
+    async def run(self, *, task_status: TaskStatus[None]) -> None: ...
+
+
+@asynccontextmanager
+async def running(part: Part) -> AsyncIterator[None]:
+    """Have a part running, ready, for the length of the block."""
+    async with anyio.create_task_group() as group:
+        await group.start(part.run)
+        yield
+        group.cancel_scope.cancel()
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """What the workers say of their graphs, where no worker is needed."""
+
+    graphs: bytes = b'{"echo":{}}'
+
+
+class HeldLease:
+    """A lease that is held, for parts whose lease is not what is tested."""
+
+    is_held = True
+    may_reap = False
+
+    def __init__(self) -> None:
+        self.node_id = NodeId(uuid7())
+
+
+async def until(holds: Callable[[], Any], timeout_s: float = 10) -> Any:
+    """Wait for what only the database shows; gives what `holds` gave."""
+    with anyio.fail_after(timeout_s):
+        while not (found := await holds()):  # noqa: ASYNC110 - a row sets no event
+            await anyio.sleep(0.02)
+    return found
+
+
+@dataclass
+class Node:
+    """The parts of a node, and what tests do with them."""
+
+    pool: Pool
+    hub: Hub
+    lease: Lease
+    workers: Workers
+    lanes: Lanes
+    runs: Runs
+    scheduler: Scheduler
+    wake: Wake
+    due: Wake
+    dsn: str
+    fired: list[None] = field(default_factory=list)
+
+    async def thread(self, thread_id: ThreadId | None = None) -> ThreadId:
+        made = thread_id or ThreadId(uuid7())
+        await self.pool.run(lambda conn: threads.insert(conn, made, scope=EVERYONE))
+        return made
+
+    async def submit(self, graph: str, *, thread_id: ThreadId | None = None, **asked: Any) -> Run:
+        return await self.runs.submit(
+            RunRequest(assistant_id=graph, **asked),
+            run_id=RunId(uuid7()),
+            thread_id=thread_id,
+            scope=EVERYONE,
+        )
+
+    async def wait(self, graph: str, *, thread_id: ThreadId | None = None, **asked: Any) -> dict[str, Any]:
+        """Run a graph and give its reply."""
+        run_id = RunId(uuid7())
+        with self.hub.subscribe(run_id) as subscription, anyio.fail_after(20):
+            run = await self.runs.submit(
+                RunRequest(assistant_id=graph, **asked), run_id=run_id, thread_id=thread_id, scope=EVERYONE
+            )
+            async for reply in self.runs.reply(run, subscription):
+                if reply is not None:
+                    return dict(json.loads(reply))
+        raise AssertionError("no reply")
+
+    async def get(self, run_id: RunId) -> Run | None:
+        return await self.pool.run(
+            lambda conn: stored_runs.get(conn, run_id, thread_id=None, scope=EVERYONE), transaction=False
+        )
+
+    async def ended(self, run_id: RunId, timeout_s: float = 20) -> Run:
+        async def look() -> Run | None:
+            run = await self.get(run_id)
+            return run if run is not None and run.status.is_terminal else None
+
+        found: Run = await until(look, timeout_s)
+        return found
+
+    async def fetch(self, query: str, *arguments: Any) -> list[Any]:
+        async with self.pool.connection() as conn:
+            return list(await conn.fetch(query, *arguments))
+
+    async def value(self, query: str, *arguments: Any) -> Any:
+        async with self.pool.connection() as conn:
+            return await conn.fetchval(query, *arguments)
+
+
+@asynccontextmanager
+async def node(
+    dsn: str,
+    config: Path = EXAMPLES,
+    *,
+    lanes: int = 10,
+    predecessor: NodeId | None = None,
+    is_alone: bool = False,
+    node_id: NodeId | None = None,
+) -> AsyncIterator[Node]:
+    """Run a node of one worker and its desk on a database."""
+    wake, due, hub = Wake(), Wake(), Hub()
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(open_pool(dsn, size=10))
+        lease = Lease(dsn, node_id=node_id or NodeId(uuid7()), name="test", version="0")
+
+        async def on_graphs(graphs: bytes) -> None:
+            await pool.run(lambda conn: assistants.ensure_system(conn, assistants.decode_graphs(graphs)))
+            wake()
+
+        environ = {"DATABASE_URI": dsn, "LANGGRAPH_STRICT_MSGPACK": "true"}
+        workers = Workers(Launch(config, lanes, environ), workers=1, on_graphs=on_graphs)
+        carried = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
+        reaper = Reaper(
+            pool=pool, lanes=carried, lease=lease, wake=wake, predecessor=predecessor, is_alone=is_alone
+        )
+        claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wake)
+        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
+        runs = Runs(pool=pool, workers=workers, lanes=carried, hub=hub, lease=lease, wake=wake)
+        for part in (lease, workers, carried, reaper, claimer, scheduler):
+            await stack.enter_async_context(running(part))
+        yield Node(pool, hub, lease, workers, carried, runs, scheduler, wake, due, dsn)
+
+
+async def create_cron(
+    pool: Pool,
+    schedule: str,
+    *,
+    thread_id: ThreadId | None = None,
+    graphs: assistants.Graphs | None = None,
+    assistant: str = "echo",
+    payload: dict[str, Any] | None = None,
+    **asked: Any,
+) -> Cron:
+    """Create a cron as a client does."""
+    request = crons.CronRequest(
+        assistant_id=assistant,
+        schedule=schedule,
+        payload=payload or {"input": {"messages": [{"role": "user", "content": "tick"}]}},
+        **asked,
+    )
+
+    async def work(conn: Conn) -> Cron:
+        return await crons.create(
+            conn, request, thread_id=thread_id, graphs=graphs or Graphs(), scope=EVERYONE
+        )
+
+    return await pool.run(work)
+
+
+MOVABLE_CLOCK = """
+    CREATE TABLE matins.test_offset (by interval NOT NULL);
+    INSERT INTO matins.test_offset VALUES ('0');
+    CREATE OR REPLACE FUNCTION matins.now() RETURNS timestamptz LANGUAGE sql VOLATILE
+    AS 'SELECT clock_timestamp() + (SELECT by FROM matins.test_offset)';
+"""
+
+
+async def move_clock(pool: Pool, **by: float) -> None:
+    """Let time pass in the database, once MOVABLE_CLOCK was installed: `move_clock(pool, hours=3)`."""
+    interval = " ".join(f"{amount} {unit}" for unit, amount in by.items())
+    async with pool.connection() as conn:
+        await conn.execute(f"UPDATE matins.test_offset SET by = by + '{interval}'::interval")
+
+
+def decoded(text: bytes | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
