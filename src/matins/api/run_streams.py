@@ -7,6 +7,7 @@ these handlers give the whole reply as an ASGI application. What can be refused 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +20,8 @@ from matins.domain.errors import NotFound
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import Run
+
+_LAST: Final = 2**63 - 1  # no number of an event is larger
 
 
 async def stream(request: Request, parts: Parts) -> ASGIApp:
@@ -166,7 +169,7 @@ def _last_event(request: Request) -> int | None:
     Source: -1 stands for all and what is no number for none, as observed.
     """
     try:
-        return max(0, int(request.headers.get("last-event-id", "")))
+        return min(max(0, int(request.headers.get("last-event-id", ""))), _LAST)
     except ValueError:
         return None
 
