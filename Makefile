@@ -1,6 +1,7 @@
 # Everything a developer or CI types. `make` alone prints the list.
 
 PORT ?= 2024
+DATA_DIR ?= examples/.matins
 
 bin := .venv/bin
 stamp := .venv/.installed
@@ -49,7 +50,7 @@ $(stamp): requirements.lock pyproject.toml
 
 dev: venv ## Run Matins with the graphs of examples/ on http://127.0.0.1:2024 (PORT=2999 moves it)
 	@echo "Starting Matins at $$(date +%H:%M:%S)"
-	@$(bin)/matins dev --config examples/langgraph.json --host 127.0.0.1 --port $(PORT) --data-dir examples/.matins
+	@$(bin)/matins dev --config examples/langgraph.json --host 127.0.0.1 --port $(PORT) --data-dir $(DATA_DIR)
 
 check: lint types imports ## Lint, types and import contracts: what CI runs before the tests
 
