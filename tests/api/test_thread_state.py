@@ -84,6 +84,13 @@ def test_state_is_read_at_any_checkpoint_and_listed_and_changed(api: httpx.Clien
     ):
         older = api.post(f"/threads/{thread_id}/history", json={"before": before}).json()
         assert [each["checkpoint_id"] for each in older] == [second["checkpoint_id"]]
+    for unknown in ("abc", str(uuid4())):
+        nothing = api.get(f"/threads/{thread_id}/state/{unknown}").json()
+        assert (nothing["values"], nothing["next"], nothing["checkpoint"]["checkpoint_id"]) == (
+            {},
+            [],
+            unknown,
+        )
     written = api.post(f"/threads/{thread_id}/state", json={"values": {"done": 7}, "as_node": "step"})
     assert written.status_code == 200
     state = api.get(f"/threads/{thread_id}/state").json()

@@ -33,8 +33,6 @@ from matins.api.wire import crons as of_crons
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
 
-__all__ = ["OPERATIONS", "Parts", "build"]
-
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
 _SUBGRAPHS: Final = (Parameter("subgraphs", bool),)

@@ -90,7 +90,8 @@ async def count(request: Request, parts: Parts) -> Response:
     """Count assistants."""
     wanted = _filter(await body.read(request, wire.AssistantCount), parts)
     scope = auth.authorize(request)
-    return body.respond(await parts.pool.run(lambda conn: assistants.count(conn, wanted, scope=scope)))
+    number = await parts.pool.run(lambda conn: assistants.count(conn, wanted, scope=scope), transaction=False)
+    return body.respond(number)
 
 
 async def delete(request: Request, parts: Parts) -> Response:

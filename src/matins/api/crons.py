@@ -122,7 +122,8 @@ async def count(request: Request, parts: Parts) -> Response:
     """Count crons."""
     wanted = _filter(await body.read(request, wire.CronCount))
     scope = auth.authorize(request)
-    return body.respond(await parts.pool.run(lambda conn: crons.count(conn, wanted, scope=scope)))
+    number = await parts.pool.run(lambda conn: crons.count(conn, wanted, scope=scope), transaction=False)
+    return body.respond(number)
 
 
 def _filter(asked: wire.CronCount) -> crons.Filter:

@@ -51,7 +51,7 @@ async def find(
         total = seen if is_told else max(await count(conn), seen if found else 0)
         return Page(found[:limit], total, seen if has_more else None)
 
-    return await pool.run(work)
+    return await pool.run(work, transaction=False)
 
 
 def select(items: Iterable[msgspec.Struct], names: Sequence[str]) -> list[Any]:

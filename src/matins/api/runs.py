@@ -54,7 +54,7 @@ async def list_(request: Request, parts: Parts) -> Response:
             raise ThreadNotFound(thread_id)
         return await runs.list_(conn, thread_id, scope=scope, status=status, limit=limit, offset=offset)
 
-    found = await parts.pool.run(work)
+    found = await parts.pool.run(work, transaction=False)
     return body.respond(pages.select([wire.run(run) for run in found], columns))
 
 

@@ -88,7 +88,8 @@ async def count(request: Request, parts: Parts) -> Response:
     """Count threads."""
     wanted = _filter(await body.read(request, wire.ThreadCount), [])
     scope = auth.authorize(request)
-    return body.respond(await parts.pool.run(lambda conn: threads.count(conn, wanted, scope=scope)))
+    number = await parts.pool.run(lambda conn: threads.count(conn, wanted, scope=scope), transaction=False)
+    return body.respond(number)
 
 
 async def update(request: Request, parts: Parts) -> Response:
