@@ -126,9 +126,9 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     schedule, timezone = change.schedule or cron.schedule, change.timezone or cron.timezone
     enabled = cron.enabled if change.enabled is None else change.enabled
     following = cron.next_run_date
-    restarts = enabled and (not cron.enabled or following is None or end_time != cron.end_time)
+    restarts = enabled and (not cron.enabled or following is None)
     if change.schedule is not None or change.timezone is not None or restarts:
-        following = unless_ended(next_after(schedule, timezone or "UTC", now), end_time)
+        following = next_after(schedule, timezone or "UTC", now)
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
     changed = {key: value for key, value in change.payload.items() if key != "assistant_id"}
     metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
@@ -140,7 +140,7 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
             timezone=timezone,
             end_time=end_time,
             enabled=enabled,
-            next_run_date=following,
+            next_run_date=unless_ended(following, end_time),
             payload=_payload({**payload, **changed}, cron_id),
             metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
             on_run_completed=cron.on_run_completed
@@ -151,9 +151,9 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     )
 
 
-def unless_ended(following: datetime, end_time: datetime | None) -> datetime | None:
+def unless_ended(following: datetime | None, end_time: datetime | None) -> datetime | None:
     """Give the date, unless it is later than the cron's end."""
-    return following if end_time is None or following <= end_time else None
+    return None if following is not None and end_time is not None and following > end_time else following
 
 
 def _end_time(text: str | None, now: datetime) -> datetime | None:
