@@ -36,6 +36,7 @@ _KNOWN: Final = {
 """The keys of each section. Source: the schema of langgraph.json that langgraph-cli documents."""
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
+_UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
 _GRAPH_KEYS: Final = ["path", "description"]
 _ENV_LINE: Final = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$")
 
@@ -95,16 +96,18 @@ def read(path: Path) -> Manifest:
     warnings = _unknown_keys(path, content)
     env, env_file = _env(path, content.get("env"))
     dependencies, ignored = _dependencies(path, content.get("dependencies"))
+    sections = {
+        name: _mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
+    }
+    unsupported = [f"{path}: {name}: not supported yet, ignored{_UNSAFE.get(name, '')}" for name in sections]
     return Manifest(
         path=path,
         graphs=_graphs(path, content.get("graphs"), warnings),
         dependencies=dependencies,
         env=env,
         env_file=env_file,
-        sections={
-            name: _mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
-        },
-        warnings=warnings + ignored,
+        sections=sections,
+        warnings=warnings + ignored + unsupported,
     )
 
 

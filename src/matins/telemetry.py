@@ -39,10 +39,10 @@ REPLY_BROKEN_OFF: Final = "reply.broken_off"
 
 def configure(*, level: str, as_json: bool) -> None:
     """Send every log line of this process to stderr, for people or as JSON."""
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [structlog.processors.JSONRenderer()]
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else [_unfold_trace, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     structlog.configure(
         processors=[
@@ -50,7 +50,7 @@ def configure(*, level: str, as_json: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
@@ -62,3 +62,12 @@ def log() -> structlog.typing.FilteringBoundLogger:
     """Give a logger."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def _unfold_trace(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Show the traceback that came with an event as people read it: below, line by line."""
+    if trace := event.pop("trace", ""):
+        event["exception"] = trace.rstrip()
+    return event
