@@ -187,6 +187,12 @@ class Server:
         return self._running("matins.workers.host")
 
     @property
+    def database_uri(self) -> str:
+        """The DSN of the embedded PostgreSQL."""
+        assert self.data_dir is not None
+        return EmbeddedPostgres(self.data_dir).uri
+
+    @property
     def postmaster(self) -> int:
         """The embedded PostgreSQL's first process."""
         assert self.data_dir is not None

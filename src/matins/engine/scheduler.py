@@ -24,7 +24,7 @@ from matins import telemetry
 from matins.domain.access import EVERYONE
 from matins.domain.assistants import Assistant
 from matins.domain.configs import Json
-from matins.domain.crons import Cron, CronPayload, Plan, Slot, plan
+from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId, uuid7
 from matins.domain.runs import NewRun
@@ -52,12 +52,25 @@ AWAY_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What firing a cron on time will write, worked out before the instant."""
+
+    fire: fires.Fire
+    following: datetime | None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is still what is to be done: the slot is not missed and the next one not due."""
+        return now - self.fire.slot <= LATE and (self.following is None or self.following > now)
+
+
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """A cron that is about to be due, with what its runs need. `trouble`: why it cannot be fired."""
 
     cron: Cron
     assistant: Assistant | None = None
     payload: CronPayload | None = None
+    foreseen: _Foreseen | None = None
     trouble: str | None = None
 
 
@@ -180,7 +193,7 @@ class Scheduler:
                 continue
             try:
                 payload = msgspec.json.decode(cron.payload, type=CronPayload)
-                prepared.append(_Prepared(cron, assistant, payload))
+                prepared.append(_foresee(_Prepared(cron, assistant, payload)))
             except msgspec.DecodeError as unreadable:
                 prepared.append(_Prepared(cron, trouble=f"its payload cannot be read: {unreadable}"))
         return prepared
@@ -267,6 +280,10 @@ def _decide(due: list[_Prepared], now: datetime) -> _Decided:
     limit = max(1, SLOTS_AT_ONCE // len(due))
     for each in due:
         trouble = each.trouble
+        if trouble is None and each.foreseen is not None and each.foreseen.holds(now):
+            decided.rows.append(each.foreseen.fire)
+            decided.following[each.cron.cron_id] = each.foreseen.following
+            continue
         try:
             planned = None if trouble else _planned(each.cron, now, limit)
         except Error as unfit:  # the row's schedule is no schedule any more
@@ -277,6 +294,18 @@ def _decide(due: list[_Prepared], now: datetime) -> _Decided:
         decided.rows.extend(_fire_of(each, slot) for slot in planned.slots)
         decided.following[each.cron.cron_id] = planned.following
     return decided
+
+
+def _foresee(each: _Prepared) -> _Prepared:
+    """Give the cron with what firing it on time will write; a bad one is found out when it is due."""
+    slot = each.cron.next_run_date
+    try:
+        planned = _planned(each.cron, slot, 1) if slot else None
+    except Error:
+        return each
+    if planned is None or not planned.slots:
+        return each
+    return replace(each, foreseen=_Foreseen(_fire_of(each, planned.slots[0]), planned.following))
 
 
 def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
