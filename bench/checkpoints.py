@@ -12,8 +12,9 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict
 from uuid import uuid4
 
 import anyio
@@ -22,10 +23,13 @@ import asyncpg
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"  # read when LangGraph is imported
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
+from langgraph.graph.state import CompiledStateGraph
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
@@ -38,35 +42,43 @@ from matins.storage.pool import open_pool
 
 AT_ONCE = 8
 
+Graph: TypeAlias = CompiledStateGraph[Any, Any, Any, Any]
+SaveWith: TypeAlias = Callable[[], Awaitable[tuple[BaseCheckpointSaver[Any] | None, str]]]
+"""Gives the saver of a run and its thread's id."""
+
 
 class State(TypedDict):
+    """What the graph keeps."""
+
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-async def echo(state):
+async def echo(state: State) -> dict[str, Any]:
+    """Answer with what was said."""
     return {"messages": [AIMessage(state["messages"][-1].content)]}
 
 
-def build():
+def build() -> Graph:
+    """Give the one-node graph."""
     graph = StateGraph(State)
     graph.add_node("echo", echo)
     graph.add_edge(START, "echo")
     return graph.compile()
 
 
-async def rate(save_with, *, seconds, at_once=AT_ONCE):
+async def rate(save_with: SaveWith, *, seconds: float, at_once: int = AT_ONCE) -> float:
     """Run for that long; `save_with()` gives the saver of a run and its thread's id."""
     graph = build()
     done = 0
     end = time.perf_counter() + seconds
 
-    async def lane():
+    async def lane() -> None:
         nonlocal done
         while time.perf_counter() < end:
             saver, thread_id = await save_with()
             mine = graph.copy({"checkpointer": saver})
-            config = {"configurable": {"thread_id": thread_id}}
-            async for _ in mine.astream({"messages": [HumanMessage("hi")]}, config, stream_mode="values"):
+            config: RunnableConfig = {"configurable": {"thread_id": thread_id}}
+            async for _ in mine.astream({"messages": [HumanMessage("hi")]}, config):
                 pass
             if saver is not None:
                 await mine.aget_state(config)  # what a run ends with
@@ -79,7 +91,8 @@ async def rate(save_with, *, seconds, at_once=AT_ONCE):
     return done / (time.perf_counter() - started)
 
 
-async def main(uri, seconds, rounds):
+async def main(uri: str, seconds: float, rounds: int) -> None:
+    """Measure and print."""
     await migrate(uri)
     admin = await asyncpg.connect(uri)
     for setting in ("fsync", "synchronous_commit"):
@@ -104,31 +117,31 @@ async def main(uri, seconds, rounds):
             kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 0},
         ) as theirs,
     ):  # fmt: skip
-        postgres = AsyncPostgresSaver(theirs)
+        postgres = AsyncPostgresSaver(theirs)  # type: ignore[arg-type]  # the row factory is in the kwargs
 
-        async def none():
+        async def none() -> tuple[BaseCheckpointSaver[Any] | None, str]:
             return None, str(uuid4())
 
-        async def in_memory():
+        async def in_memory() -> tuple[BaseCheckpointSaver[Any] | None, str]:
             return memory, str(uuid4())
 
-        async def langgraphs():
+        async def langgraphs() -> tuple[BaseCheckpointSaver[Any] | None, str]:
             return postgres, str(uuid4())
 
-        async def ours():
+        async def ours() -> tuple[BaseCheckpointSaver[Any] | None, str]:
             thread_id, run_id = runs.pop()
             return Saver.for_run(pool, Held(RunId(run_id), ThreadId(thread_id), 1), lambda: None), str(
                 thread_id
             )
 
-        savers = {
+        savers: dict[str, SaveWith] = {
             "no checkpointer": none,
             "in memory": in_memory,
             "AsyncPostgresSaver": langgraphs,
             "Matins, fenced": ours,
         }
-        rates = {name: [] for name in savers}
-        alone = {name: [] for name in savers}
+        rates: dict[str, list[float]] = {name: [] for name in savers}
+        alone: dict[str, list[float]] = {name: [] for name in savers}
         for save_with in savers.values():
             await rate(save_with, seconds=1)
         for _ in range(rounds):  # in turn, so that other load on the machine meets all of them
