@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -224,6 +225,8 @@ class Server:
                 postgres = EmbeddedPostgres(self.data_dir)
                 postgres.start()
                 postgres.stop()
+            if self.data_dir is not None:  # a killed one leaves its socket's directory behind
+                shutil.rmtree(EmbeddedPostgres(self.data_dir)._socket_dir, ignore_errors=True)
             sys.stdout.write(f"== {' '.join(self._command)}\n{self.tail()}\n")
 
     def _running(self, module: str) -> list[int]:
