@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,7 +64,7 @@ class HeldLease:
         self.node_id = NodeId(uuid7())
 
 
-async def until(holds: Callable[[], Any], timeout_s: float = 10) -> Any:
+async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> Any:
     """Wait for what only the database shows; gives what `holds` gave."""
     with anyio.fail_after(timeout_s):
         while not (found := await holds()):  # noqa: ASYNC110 - a row sets no event
@@ -86,7 +86,6 @@ class Node:
     wake: Wake
     due: Wake
     dsn: str
-    fired: list[None] = field(default_factory=list)
 
     async def thread(self, thread_id: ThreadId | None = None) -> ThreadId:
         made = thread_id or ThreadId(uuid7())
@@ -167,6 +166,21 @@ async def node(
         for part in (lease, workers, carried, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
         yield Node(pool, hub, lease, workers, carried, runs, scheduler, wake, due, dsn)
+
+
+@asynccontextmanager
+async def scheduling(pool: Pool, *, graphs: assistants.Graphs | None = None) -> AsyncIterator[Wake]:
+    """Run a scheduler alone; gives what wakes it."""
+    due = Wake()
+    scheduler = Scheduler(
+        pool=pool,
+        graphs=graphs or Graphs(),
+        lease=HeldLease(),  # type: ignore[arg-type]
+        wake=due,
+        on_fired=lambda: None,
+    )
+    async with running(scheduler):
+        yield due
 
 
 async def create_cron(

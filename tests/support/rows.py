@@ -24,3 +24,24 @@ async def running(conn: Conn, *, thread_id: UUID | None = None) -> Held:
 async def take_away(conn: Conn, held: Held) -> None:
     """Let another attempt claim the run."""
     await conn.execute("UPDATE matins.run SET attempt = attempt + 1 WHERE run_id = $1", held.run_id)
+
+
+async def thread(conn: Conn) -> ThreadId:
+    """Insert a thread on which nothing happened."""
+    thread_id = ThreadId(uuid4())
+    await conn.execute("INSERT INTO matins.thread (thread_id) VALUES ($1)", thread_id)
+    return thread_id
+
+
+async def pending(
+    conn: Conn, thread_id: UUID, *, priority: int = 0, due_in_s: float = 0, temporary: bool = False
+) -> RunId:
+    """Insert a run that waits on a thread."""
+    run = RunId(uuid4())
+    await conn.execute("UPDATE matins.thread SET status = 'busy' WHERE thread_id = $1", thread_id)
+    await conn.execute(
+        "INSERT INTO matins.run (run_id, thread_id, assistant_id, kwargs, priority, due_at, temporary)"
+        " VALUES ($1, $2, $3, '{}', $4, matins.now() + make_interval(secs => $5), $6)",
+        run, thread_id, uuid4(), priority, due_in_s, temporary,
+    )  # fmt: skip
+    return run

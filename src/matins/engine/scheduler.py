@@ -301,11 +301,11 @@ def _foresee(each: _Prepared) -> _Prepared:
     slot = each.cron.next_run_date
     try:
         planned = _planned(each.cron, slot, 1) if slot else None
-    except Error:
+        if planned is None or not planned.slots:
+            return each
+        return replace(each, foreseen=_Foreseen(_fire_of(each, planned.slots[0]), planned.following))
+    except Exception:  # noqa: BLE001 - a wall: one bad row must not keep the others from being read
         return each
-    if planned is None or not planned.slots:
-        return each
-    return replace(each, foreseen=_Foreseen(_fire_of(each, planned.slots[0]), planned.following))
 
 
 def _planned(cron: Cron, now: datetime, limit: int) -> Plan:

@@ -138,7 +138,3 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::json[], $6::uuid
 UPDATE matins.thread AS t SET status = 'busy', metadata = t.metadata || o.metadata, updated_at = matins.now()
 FROM unnest($1::uuid[], $2::jsonb[]) AS o (thread_id, metadata)
 WHERE t.thread_id = o.thread_id;
-
--- name: fires_of_cron :many
--- $1 cron_id, $2 limit
-SELECT * FROM matins.cron_fire WHERE cron_id = $1 ORDER BY scheduled_for DESC LIMIT $2;
