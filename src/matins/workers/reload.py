@@ -36,13 +36,16 @@ class Reloader:
         """Watch, for ever."""
         reload = anyio.CancelScope()
         task_status.started()
+        leaving = anyio.Event()
         async with anyio.create_task_group() as group:
+            group.start_soon(_set_when_cancelled, leaving)
             while True:
                 watched = _Watched.by(self._config)
                 changes = watchfiles.awatch(
                     *watched.roots,
                     watch_filter=watched.includes,
                     debounce=DEBOUNCE_MS,
+                    stop_event=leaving,
                     ignore_permission_denied=True,
                 )
                 async with aclosing(changes):
@@ -56,6 +59,14 @@ class Reloader:
     async def _reload(self, scope: anyio.CancelScope) -> None:
         with scope:
             await self._pool.reload()
+
+
+async def _set_when_cancelled(leaving: anyio.Event) -> None:
+    """Tell the watching thread that we leave: it feels no cancellation, and would be waited for."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        leaving.set()
 
 
 @dataclass(frozen=True, slots=True)
