@@ -236,7 +236,12 @@ async def _told_to_go() -> None:
 
 def _greet(settings: Settings, graphs: list[str]) -> None:
     """Say where everything is and what to try next."""
-    some = "echo" if "echo" in graphs else min(graphs) if graphs else "your_graph"
+    ask = (
+        f"""curl -s {settings.url}/runs/wait -H 'content-type: application/json' \\
+      -d '{{"assistant_id": "echo", "input": {{"messages": [{{"role": "user", "content": "hello"}}]}}}}'"""
+        if "echo" in graphs
+        else f"curl -s {settings.url}/assistants/search -d '{{}}'"
+    )
     sys.stdout.write(
         f"""
   Matins {__version__} is ready.
@@ -247,10 +252,9 @@ def _greet(settings: Settings, graphs: list[str]) -> None:
 
   Try next:
 
-    curl -s {settings.url}/runs/wait -H 'content-type: application/json' \\
-      -d '{{"assistant_id": "{some}", "input": {{"messages": [{{"role": "user", "content": "hello"}}]}}}}'
+    {ask}
 
-  Ctrl-C stops it; what it knows stays.
+  Ctrl-C stops it; threads, runs and crons stay.
 
 """
     )

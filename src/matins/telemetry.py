@@ -44,6 +44,8 @@ def configure(*, level: str, as_json: bool) -> None:
         if as_json
         else [_unfold_trace, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
+    for noisy in ("asyncpg", "uvicorn.error"):  # what they say with a traceback is said here in a line
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

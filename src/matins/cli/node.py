@@ -60,7 +60,6 @@ def run(node: Node, *, data_dir: Path | None) -> int:
     if node.is_dev:
         environment |= {"MATINS_DEV": "1", "MATINS_RELOAD": "1" if node.reloads else "0"}
         environment.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", str(DEV_GRACE_SECONDS))
-        environment.setdefault("LOG_LEVEL", "WARNING")
     postgres = None
     if database_uri(environment) is None and data_dir is not None:
         postgres = EmbeddedPostgres(data_dir)

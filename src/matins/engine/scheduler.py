@@ -45,8 +45,8 @@ BATCH: Final = 500
 SLOTS_AT_ONCE: Final = 500
 """How many slots are decided in one transaction: a long downtime is recorded in several."""
 
-HELD_SECONDS: Final = 0.02
-"""The pause when what is due is held by somebody else just now."""
+HELD_SECONDS: Final = 0.2
+"""The pause when nothing of what is due could be fired: somebody else holds it, or it fails."""
 
 AWAY_SECONDS: Final = 0.2
 
@@ -213,8 +213,11 @@ class Scheduler:
             return await self._fire([each])
         except Unavailable:
             raise
-        except Exception as refused:  # noqa: BLE001 - the same wall: this cron is paused, the others go on
+        except Exception as refused:  # noqa: BLE001 - the same wall: the others go on
             telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(each.cron.cron_id))
+            slot = each.cron.next_run_date
+            if not isinstance(refused, Error) and slot and self._clock.now() - slot <= LATE:
+                return 0  # perhaps no fault of the cron's: tried again for as long as its slot may fire
             trouble = f"it could not be fired: {type(refused).__name__}"
         try:
             return await self._fire([replace(each, trouble=trouble)])
