@@ -349,7 +349,7 @@ async def test_the_database_changes_a_run_only_as_the_table_says(
     async def happen(conn: Conn) -> None:
         match change:
             case Change.CLAIMED:
-                await queue.claim(conn, [held.thread_id], node_id=NODE, limit=1)
+                await queue.claim(conn, [queue.Head(held.thread_id, 0)], node_id=NODE, limit=1)
             case Change.RELEASED:
                 await queue.release(conn, [held], charge=0)
             case Change.CANCELLED:

@@ -144,3 +144,31 @@ def _is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+async def test_what_may_end_its_process_runs_apart_and_leaves_one_to_the_rest(run_pool: RunPool) -> None:
+    async with run_pool() as running:
+        pool = running.pool
+        with anyio.fail_after(20):
+            await running.until(lambda: pool.ready_count == 2)
+            suspect, companion = pool.reserve(crashes=1), pool.reserve(crashes=1)
+            assert suspect is not None
+            assert companion is not None
+            clean = pool.reserve()
+            assert clean is not None
+            assert len({each.process for each in (suspect, companion)}) == 1
+            assert clean.process is not suspect.process
+            assert pool.ready_count == 1
+            assert pool.reserve(crashes=2) is None
+            asked = await pool.call("pid", b"", timeout_s=5)
+            assert clean.process is not None
+            assert int(asked) == clean.process.pid
+            await running.until(lambda: pool.ready_count == 2)  # another one steps in for what is apart
+            alone = pool.reserve(crashes=2)
+            assert alone is not None
+            assert alone.process not in (suspect.process, clean.process)
+            assert pool.reserve(crashes=3) is None
+            for reservation in (suspect, companion, clean, alone):
+                reservation.release()
+            assert pool.free_lanes() == 10
+            assert pool.ready_count >= 3

@@ -34,6 +34,7 @@ _AWAY: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection says that broke in the middle of something
     asyncpg.OperatorInterventionError,  # shut down, crashed, starting, cancelled by a hand that is not ours
     asyncpg.InsufficientResourcesError,  # connections, memory, disk
     asyncpg.ReadOnlySQLTransactionError,  # a primary that has just become a standby

@@ -18,6 +18,14 @@ LEASE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """A thread's first run, as it was seen: under it so many processes died."""
+
+    thread_id: ThreadId
+    crashes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
     """A run that went back to the queue: the attempt that ended, the crashes charged so far, and a wish to stop."""
 
@@ -52,23 +60,25 @@ def _stop(text: str | None) -> StopReason | None:
     return StopReason(text) if text else None
 
 
-async def heads(conn: Conn, *, limit: int) -> list[ThreadId]:
+async def heads(conn: Conn, *, limit: int) -> list[Head]:
     """Give threads whose first run is due and where nothing runs, in the order of the queue, without a lock."""
     found = await conn.fetch(sql.load("queue")["find_heads"].text, limit)
-    return [ThreadId(row["thread_id"]) for row in found]
+    return [Head(ThreadId(row["thread_id"]), row["crashes"]) for row in found]
 
 
-async def claim(conn: Conn, thread_ids: list[ThreadId], *, node_id: NodeId, limit: int) -> list[Run]:
-    """Claim the first runs of up to `limit` of these threads, where still nothing runs. Must be in a transaction.
+async def claim(conn: Conn, seen: list[Head], *, node_id: NodeId, limit: int) -> list[Run]:
+    """Claim the first runs of up to `limit` of these queues, where still nothing runs. Must be in a transaction.
 
     Locks threads, then decides in a statement of its own, so that it sees what others committed before the lock.
     A thread that somebody else holds is passed over.
     """
-    locked = await conn.fetch(sql.load("queue")["lock_heads"].text, thread_ids, limit)
+    crashes = {head.thread_id: head.crashes for head in seen}
+    locked = await conn.fetch(sql.load("queue")["lock_heads"].text, list(crashes), limit)
     if not locked:
         return []
+    free = [ThreadId(row["thread_id"]) for row in locked]
     claimed = await conn.fetch(
-        sql.load("queue")["claim_runs"].text, [row["thread_id"] for row in locked], node_id
+        sql.load("queue")["claim_runs"].text, free, node_id, [crashes[thread_id] for thread_id in free]
     )
     return [rows.run(row) for row in claimed]
 

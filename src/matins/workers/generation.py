@@ -5,6 +5,9 @@ There are no fixed roles. All processes are alike, and at any moment
     healthy, in order: those with runs first, then the eldest    =  P1 P2 ... Pn
     run workers                                                  =  the first `workers` of them
     desk (calls; the warm spare)                                 =  the next one, else the least busy
+    quarantine                                                   =  one beyond the run workers, without runs
+
+What is in quarantine, with runs that may end it, is none of P1 to Pn until they are over.
 
 So when a run worker blocks, dies or is condemned, the desk is a run worker in the same instant, by
 arithmetic, and what is started in its stead becomes the desk. Before the second one is up, the first serves
@@ -50,7 +53,7 @@ class Generation:
 
     def healthy(self) -> list[Process]:
         """Those that can be offered work, in the order that makes the roles."""
-        fit = [process for process in self.processes if process.is_healthy]
+        fit = [process for process in self.processes if process.is_healthy and not process.is_quarantined]
         return sorted(fit, key=lambda process: process.in_use == 0)  # stable: the eldest first in each half
 
     def run_workers(self) -> list[Process]:
@@ -64,15 +67,21 @@ class Generation:
             return healthy[self._workers]
         return min(healthy, key=lambda process: process.in_use, default=None)
 
-    def free(self) -> int:
-        """How many lanes can be offered a run."""
-        return sum(process.free for process in self.run_workers())
+    def quarantine(self, suspicion: int) -> list[Process]:
+        """Those that can take a run under which a process died: the ones that share it, else an idle one to spare."""
+        shared = [
+            process
+            for process in self.processes
+            if process.is_healthy and process.is_quarantined and process.suspicion == suspicion == 1
+        ]
+        spare = [process for process in self.healthy()[self._workers :] if process.in_use == 0]
+        return shared or spare[-1:]
 
     def missing(self, now: float, at_once: int) -> int:
         """How many processes to start now; not more than `at_once` at a time are starting."""
         if self.is_closed or self.failed is not None or now < self._pause_until:
             return 0
-        useful = [process for process in self.processes if process.is_useful]
+        useful = [process for process in self.processes if process.is_useful and not process.is_quarantined]
         starting = sum(process.ready is None for process in useful)
         present = sum(not process.is_draining for process in self.processes)
         return max(
@@ -87,9 +96,10 @@ class Generation:
     def superfluous(self) -> Process | None:
         """An idle one to let go when there are more than wanted: the eldest, but not the desk."""
         desk = self.desk()
-        if sum(process.is_healthy for process in self.processes) <= self.goal:
+        healthy = self.healthy()
+        if len(healthy) <= self.goal:
             return None
-        idle = (process for process in self.healthy() if process.in_use == 0 and process is not desk)
+        idle = (process for process in healthy if process.in_use == 0 and process is not desk)
         return next(idle, None)
 
     def buried(self, process: Process, now: float) -> float:

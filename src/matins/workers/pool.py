@@ -1,6 +1,6 @@
 """Serving side: the workers of this node, as the engine sees them.
 
-    reserve() -> Reservation
+    reserve(crashes=0) -> Reservation
     execute(reservation, order, on_frames) -> Settled | Died | NotStarted | Abandoned
     call(method, params) -> JSON
     reload(): a new generation of workers imports the code first, then takes what is new; the old one drains
@@ -36,6 +36,9 @@ TICK_SECONDS: Final = 0.025
 SURPLUS_SECONDS: Final = 30.0
 """How long there may be more processes than wanted: blocking now and then must not cost starts."""
 
+ALONE: Final = 2
+"""From so many deaths on a run has a process for itself: it, or one that died with it, brings death."""
+
 WRITES: Final = frozenset({"update_state"})
 """The calls that must not be put twice."""
 
@@ -52,9 +55,10 @@ class GraphsFailed(Exception):
 class Reservation:
     """A lane kept for a run that is being claimed: give it to `execute`, or `release` it."""
 
-    def __init__(self, process: Process) -> None:
-        self._process: Process | None = process
+    def __init__(self, process: Process, *, suspicion: int = 0) -> None:
+        self.process: Process | None = process
         process.in_use += 1
+        process.suspicion = suspicion
 
     def release(self) -> None:
         """Give the lane back. Without effect when it was used or released before."""
@@ -65,7 +69,7 @@ class Reservation:
 
     def take(self) -> Process | None:
         """Give the process and no longer care for its lane."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         return process
 
 
@@ -162,15 +166,21 @@ class Pool:
         """How many processes can take work now."""
         return len(self._current.healthy()) if self._current else 0
 
-    def free_lanes(self) -> int:
-        """How many runs could be started now."""
-        return self._current.free() if self._current else 0
+    def free_lanes(self, *, crashes: int = 0) -> int:
+        """How many runs under which so many processes died could be started now."""
+        return sum(process.free for process in self._fit_for(crashes))
 
-    def reserve(self) -> Reservation | None:
-        """Keep a lane on a healthy run worker, the one with most to spare; None when there is none."""
-        workers = self._current.run_workers() if self._current else []
-        best = max(workers, key=lambda process: process.free, default=None)
-        return Reservation(best) if best is not None and best.free > 0 else None
+    def reserve(self, *, crashes: int = 0) -> Reservation | None:
+        """Keep a lane for a run under which so many processes died; None when there is none.
+
+        On the run worker with most to spare. A run that may have ended its process gets one that only such runs
+        share, and after its second death one for itself, while there are others for the rest: what it does then
+        is felt by nobody else.
+        """
+        best = max(self._fit_for(crashes), key=lambda process: process.free, default=None)
+        return (
+            Reservation(best, suspicion=min(crashes, ALONE)) if best is not None and best.free > 0 else None
+        )
 
     async def changed(self) -> None:
         """Wait until more lanes may be free than now."""
@@ -233,6 +243,11 @@ class Pool:
                     if not may_move:
                         break
         raise errors.Unavailable(f"No worker answered {method!r}")
+
+    def _fit_for(self, crashes: int) -> list[Process]:
+        if self._current is None:
+            return []
+        return self._current.quarantine(min(crashes, ALONE)) if crashes else self._current.run_workers()
 
     def _processes(self) -> Iterator[Process]:
         for generation in self._generations:

@@ -94,7 +94,8 @@ class _Asked:
 class Process:
     """A worker process. Build it with `start`, then let `run` follow it until it is dead.
 
-    `changed` is called whenever what it can take may have changed.
+    `changed` is called whenever what it can take may have changed. `suspicion` is 1 when it was last reserved for a
+    run under which a process died before, 2 when that happened to the run more than once.
     """
 
     def __init__(self, popen: subprocess.Popen[bytes], end: socket.socket, launch: Launch) -> None:
@@ -107,6 +108,7 @@ class Process:
         self.is_dead = False
         self.is_announced = False
         self.in_use = 0
+        self.suspicion = 0
         self.silent_s = 0.0
         self.flights: dict[Key, Flight] = {}
         self.changed: Callable[[], None] = lambda: None
@@ -174,6 +176,11 @@ class Process:
         if self.is_draining or self.is_condemned or self.is_dead:
             return False
         return self.ready is None or self.silent_s < STUCK_SECONDS
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether it runs what may end it, so that nothing else is to depend on it."""
+        return self.suspicion > 0 and self.in_use > 0
 
     @property
     def free(self) -> int:

@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain.errors import Unavailable
-from matins.domain.runs import Run
+from matins.domain.runs import CRASH_LIMIT, Run
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.storage import queue
@@ -74,12 +74,22 @@ class Claimer:
 
     async def _claim(self) -> int:
         """Start runs that wait, in lanes that are free, and give how many."""
-        free = min(BATCH, self._workers.free_lanes())
+        free = max(self._workers.free_lanes(crashes=crashes) for crashes in range(CRASH_LIMIT))
         if free == 0:
             return 0
-        heads = await self._pool.run(lambda conn: queue.heads(conn, limit=free + SPARE), transaction=False)
+        limit = min(BATCH, free) + SPARE
+        heads = await self._pool.run(lambda conn: queue.heads(conn, limit=limit), transaction=False)
+        started = 0
+        for crashes in sorted({head.crashes for head in heads}):
+            alike = [head for head in heads if head.crashes == crashes]
+            started += await self._start(alike, crashes=crashes)
+        return started
+
+    async def _start(self, heads: list[queue.Head], *, crashes: int) -> int:
+        """Start runs under which equally many processes died, and give how many."""
         # No more than are needed: a run that is submitted meanwhile wants a lane at once.
-        kept = [self._workers.reserve() for _ in range(min(free, len(heads)))]
+        wanted = min(BATCH, len(heads), self._workers.free_lanes(crashes=crashes))
+        kept = [self._workers.reserve(crashes=crashes) for _ in range(wanted)]
         reservations = [each for each in kept if each is not None]
         if not reservations:
             return 0

@@ -1,7 +1,7 @@
 -- name: find_heads :many
 -- $1 limit. The due heads of the queues of threads where nothing runs: the first of a thread by priority, then
 -- by age, even when it is not yet due. No lock: claim_runs decides again.
-SELECT r.thread_id
+SELECT r.thread_id, r.crashes
 FROM matins.run AS r
 WHERE r.status = 'pending'
   AND r.due_at <= matins.now()
@@ -22,7 +22,8 @@ LIMIT $2
 FOR UPDATE OF t SKIP LOCKED;
 
 -- name: claim_runs :many
--- $1 locked thread_ids, $2 node_id
+-- $1 locked thread_ids, $2 node_id, $3 the crashes that each one's first run was seen with: where it may start depends
+-- on them
 UPDATE matins.run AS r
 SET status = 'running', node_id = $2, attempt = r.attempt + 1, updated_at = matins.now(),
     started_at = coalesce(r.started_at, matins.now()),
@@ -30,12 +31,14 @@ SET status = 'running', node_id = $2, attempt = r.attempt + 1, updated_at = mati
         (SELECT max(c.checkpoint_id) FROM checkpoints AS c
          WHERE c.thread_id = r.thread_id::text AND c.checkpoint_ns = '') END
 FROM (
-    SELECT DISTINCT ON (thread_id) run_id, due_at
+    SELECT DISTINCT ON (thread_id) thread_id, run_id, due_at
     FROM matins.run
     WHERE thread_id = ANY($1::uuid[]) AND status = 'pending'
     ORDER BY thread_id, priority DESC, seq
 ) AS head
+JOIN unnest($1::uuid[], $3::int[]) AS seen (thread_id, crashes) USING (thread_id)
 WHERE r.run_id = head.run_id
+  AND r.crashes = seen.crashes
   AND head.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
 RETURNING r.*;
