@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from typing import LiteralString
 
 import pytest
 
@@ -18,7 +19,7 @@ SUBJECTS = sorted(
 )
 QUERIES = [(subject, query) for subject in SUBJECTS for query in sql.load(subject).values()]
 DIRECTIONS: tuple[order.Direction, ...] = ("asc", "desc")
-ORDERS = {
+ORDERS: dict[str, tuple[dict[str, LiteralString], LiteralString]] = {
     "search_threads": (order.THREADS, "thread_id"),
     "search_assistants": (order.ASSISTANTS, "assistant_id"),
     "search_crons": (order.CRONS, "cron_id"),

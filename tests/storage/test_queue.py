@@ -395,9 +395,11 @@ async def test_runs_of_nodes_without_a_lease_are_found_and_no_others(pool: Pool)
             "UPDATE matins.node SET lease_until = now() - interval '1s' WHERE node_id = ANY($1)",
             [expired, me],
         )
-        found = await queue.of_dead_nodes(conn, node_id=me, known_dead=[condemned], limit=10)
+        without = await queue.of_dead_nodes(conn, node_id=me, known_dead=None, limit=10)
+        known = await queue.of_dead_nodes(conn, node_id=me, known_dead=[condemned], limit=10)
         others = await queue.other_nodes(conn, me)
-    assert set(found) == {held[node_id] for node_id in (expired, unknown, condemned)}
+    assert set(without) == {held[expired], held[unknown]}
+    assert known == [held[condemned]]  # and not what any other may still hold
     assert set(others) == {alive, expired, unknown, condemned}
 
 

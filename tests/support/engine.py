@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 import anyio
 import msgspec
@@ -94,7 +95,7 @@ class Node:
 
     async def submit(self, graph: str, *, thread_id: ThreadId | None = None, **asked: Any) -> Run:
         return await self.runs.submit(
-            RunRequest(assistant_id=graph, **asked),
+            RunRequest(assistant_id=graph, **{"input": {"done": 0}, **asked}),
             run_id=RunId(uuid7()),
             thread_id=thread_id,
             scope=EVERYONE,
@@ -105,12 +106,29 @@ class Node:
         run_id = RunId(uuid7())
         with self.hub.subscribe(run_id) as subscription, anyio.fail_after(20):
             run = await self.runs.submit(
-                RunRequest(assistant_id=graph, **asked), run_id=run_id, thread_id=thread_id, scope=EVERYONE
+                RunRequest(assistant_id=graph, **{"input": {"done": 0}, **asked}),
+                run_id=run_id,
+                thread_id=thread_id,
+                scope=EVERYONE,
             )
             async for reply in self.runs.reply(run, subscription):
                 if reply is not None:
                     return dict(json.loads(reply))
         raise AssertionError("no reply")
+
+    async def later(self, graph: str) -> Run:
+        """Submit a run that does not start by itself."""
+        return await self.submit(graph, thread_id=await self.thread(), after_seconds=3600)
+
+    async def take(self, run: Run, holder: UUID) -> None:
+        """Have a run held by a node, as after its claim."""
+        async with self.pool.connection() as conn:
+            await conn.execute(
+                "UPDATE matins.run SET status = 'running', attempt = 1, node_id = $2, due_at = matins.now()"
+                " WHERE run_id = $1",
+                run.run_id,
+                holder,
+            )
 
     async def get(self, run_id: RunId) -> Run | None:
         return await self.pool.run(
@@ -169,15 +187,15 @@ async def node(
 
 
 @asynccontextmanager
-async def scheduling(pool: Pool, *, graphs: assistants.Graphs | None = None) -> AsyncIterator[Wake]:
+async def scheduling(pool: Pool, *, on_fired: Callable[[], None] = lambda: None) -> AsyncIterator[Wake]:
     """Run a scheduler alone; gives what wakes it."""
     due = Wake()
     scheduler = Scheduler(
         pool=pool,
-        graphs=graphs or Graphs(),
+        graphs=Graphs(),
         lease=HeldLease(),  # type: ignore[arg-type]
         wake=due,
-        on_fired=lambda: None,
+        on_fired=on_fired,
     )
     async with running(scheduler):
         yield due

@@ -81,20 +81,24 @@ class Lease:
 
     async def _keep(self, granted: Callable[[], object]) -> None:
         """Renew until told to stop, whatever happens: a node whose keeper died would stand still unnoticed."""
+        is_away = False  # said once, not at every try
         while not self._stopping.is_set():
             try:
                 async with open_connection(self._dsn) as connection:
                     while not self._stopping.is_set():
                         await self._renew(connection, granted)
+                        is_away = False
                         await self._pause(RENEW_SECONDS)
                     with anyio.fail_after(1):
                         await queue.leave(connection, [self.node_id])
             except Unavailable as away:
-                telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+                if not is_away:
+                    telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+                is_away = True
                 await self._pause(AGAIN_SECONDS)
             except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next connection may do better
                 telemetry.log().exception(telemetry.LOOP_FAILED)
-                await self._pause(AGAIN_SECONDS)
+                await self._pause(RENEW_SECONDS)
 
     async def _renew(self, connection: Conn, granted: Callable[[], object]) -> None:
         sent = time.clock_gettime(_CLOCK)

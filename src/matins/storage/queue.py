@@ -153,8 +153,10 @@ async def held_by(conn: Conn, node_id: NodeId) -> list[Claimed]:
     ]
 
 
-async def of_dead_nodes(conn: Conn, *, node_id: NodeId, known_dead: list[NodeId], limit: int) -> list[Held]:
-    """Give runs whose node's lease has run out, or is one of `known_dead`."""
+async def of_dead_nodes(
+    conn: Conn, *, node_id: NodeId, known_dead: list[NodeId] | None, limit: int
+) -> list[Held]:
+    """Give runs of the nodes that are `known_dead`; when it is None, of all whose lease has run out."""
     found = await conn.fetch(sql.load("queue")["runs_of_dead_nodes"].text, node_id, known_dead, limit)
     return [Held(RunId(row["run_id"]), ThreadId(row["thread_id"]), row["attempt"]) for row in found]
 

@@ -38,6 +38,9 @@ _CHANGES: Final = {
     "stopped": Change.STOPPED,
 }
 
+BEAT_SECONDS: Final = 0.5
+"""How often the lanes look whether the lease is still held."""
+
 CANCELLED: Final = msgspec.json.encode(
     RunError("UserInterrupt", "interrupt requested via POST /threads/{thread_id}/runs/{run_id}/cancel")
 )
@@ -64,7 +67,12 @@ class Lanes:
         async with anyio.create_task_group() as group:
             self._group = group
             task_status.started()
-            await anyio.sleep_forever()
+            was_held = True
+            while True:
+                await anyio.sleep(BEAT_SECONDS)
+                if was_held and not self._lease.is_held:
+                    self._let_go()
+                was_held = self._lease.is_held
 
     @property
     def held(self) -> list[Held]:
@@ -99,6 +107,12 @@ class Lanes:
             self._workers.stop((held.run_id, held.attempt), StopReason.DRAIN)
         if left:
             await self._release(left, charge=0)
+
+    def _let_go(self) -> None:
+        """Stop everything: the lease has run out, others may have these runs by now. Asks no database."""
+        telemetry.log().error(telemetry.NODE_LEASE_LOST, runs=len(self._held))
+        for held in self._held:
+            self._workers.stop((held.run_id, held.attempt), StopReason.LOST)
 
     async def _carry(self, run: Run, reservation: Reservation) -> None:
         """One run, from its claim to its end here."""

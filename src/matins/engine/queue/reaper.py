@@ -62,11 +62,10 @@ class Reaper:
             await anyio.sleep(BEAT_SECONDS)
             try:
                 if not self._lease.is_held:
-                    self._stop_everything()
                     continue
                 await self._compare()
                 if self._lease.may_reap:
-                    await self._reap([])
+                    await self._reap(None)
                 if beat % _BEATS_AN_HOUR == 0:
                     await self._pool.run(queue.forget_nodes)
                     await self._pool.run(lambda conn: frames.trim(conn, older_than_s=RETENTION_SECONDS))
@@ -88,8 +87,8 @@ class Reaper:
                 pass
             await self._pool.run(lambda conn: queue.leave(conn, dead))
 
-    async def _reap(self, known_dead: list[NodeId]) -> int:
-        """Put back runs of nodes that are gone and give how many there were."""
+    async def _reap(self, known_dead: list[NodeId] | None) -> int:
+        """Put back runs of these nodes, or of all without a lease, and give how many there were."""
         held = await self._pool.run(
             lambda conn: queue.of_dead_nodes(
                 conn, node_id=self._lease.node_id, known_dead=known_dead, limit=_BATCH
@@ -125,10 +124,3 @@ class Reaper:
                 telemetry.RUN_REAPED, run_id=str(each.held.run_id), attempt=each.held.attempt
             )
         self._wake()
-
-    def _stop_everything(self) -> None:
-        """Stop all lanes: the lease has run out, others may have their runs by now."""
-        if self._lanes.held:
-            telemetry.log().error(telemetry.NODE_LEASE_LOST, runs=len(self._lanes.held))
-        for held in self._lanes.held:
-            self._lanes.stop(held.run_id, StopReason.LOST)

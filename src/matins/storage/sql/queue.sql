@@ -94,11 +94,12 @@ SELECT run_id, thread_id, attempt, stop, extract(epoch FROM matins.now() - stop_
 FROM matins.run WHERE node_id = $1 AND status = 'running';
 
 -- name: runs_of_dead_nodes :many
--- $1 this node, $2 nodes known to be dead though their lease runs on, $3 limit
+-- $1 this node, $2 nodes known to be dead though their lease may run on, or null for those without a lease, $3 limit
 SELECT r.run_id, r.thread_id, r.attempt, r.node_id
 FROM matins.run AS r LEFT JOIN matins.node AS n USING (node_id)
 WHERE r.status = 'running' AND r.node_id <> $1
-  AND (n.node_id IS NULL OR n.lease_until < matins.now() OR r.node_id = ANY($2::uuid[]))
+  AND CASE WHEN $2::uuid[] IS NULL THEN n.node_id IS NULL OR n.lease_until < matins.now()
+           ELSE r.node_id = ANY($2::uuid[]) END
 LIMIT $3;
 
 -- name: renew_lease :one

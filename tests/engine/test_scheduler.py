@@ -1,0 +1,437 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+
+from matins.domain.access import EVERYONE
+from matins.domain.crons import Cron
+from matins.domain.errors import AssistantNotFound
+from matins.domain.ids import AssistantId, CronId, ThreadId, system_assistant_id, uuid7
+from matins.engine import assistants, crons
+from matins.engine.crons import TZDATA, CronChange
+from matins.engine.queue.claimer import Wake
+from matins.engine.scheduler import SLOTS_AT_ONCE
+from matins.storage import crons as stored
+from matins.storage import threads
+from matins.storage.pool import Conn, Pool
+from tests.support import rows
+from tests.support.engine import Graphs, create_cron, move_clock, scheduling, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def fetch(pool: Pool, query: str, *arguments: Any) -> list[Any]:
+    async with pool.connection() as conn:
+        return list(await conn.fetch(query, *arguments))
+
+
+async def value(pool: Pool, query: str, *arguments: Any) -> Any:
+    async with pool.connection() as conn:
+        return await conn.fetchval(query, *arguments)
+
+
+async def fires(pool: Pool, cron: Cron) -> list[Any]:
+    return await fetch(
+        pool, "SELECT * FROM matins.cron_fire WHERE cron_id = $1 ORDER BY scheduled_for", cron.cron_id
+    )
+
+
+async def get(pool: Pool, cron: Cron) -> Cron:
+    found = await pool.run(lambda conn: stored.get(conn, cron.cron_id, scope=EVERYONE))
+    assert found is not None
+    return found
+
+
+async def update(pool: Pool, cron: Cron, **change: Any) -> Cron:
+    return await pool.run(lambda conn: crons.update(conn, cron.cron_id, CronChange(**change), scope=EVERYONE))
+
+
+async def pass_time(pool: Pool, due: Wake, **by: float) -> None:
+    await move_clock(pool, **by)
+    due()
+
+
+async def has_looked(pool: Pool, due: Wake, **asked: Any) -> None:
+    """Wait until a cron that was made just now has fired: the others had their chance."""
+    witness = await create_cron(pool, "@every 1s", **asked)
+    due()
+    await until(lambda: fires(pool, witness))
+    await pool.run(lambda conn: stored.delete(conn, witness.cron_id, scope=EVERYONE))
+
+
+def at_least(pool: Pool, cron: Cron, number: int) -> Callable[[], Any]:
+    async def there() -> bool:
+        return len(await fires(pool, cron)) >= number
+
+    return there
+
+
+async def test_creating_a_cron_fires_nothing_and_its_first_slot_does(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        cron = await create_cron(moving, "0 0 1 1 *")
+        assert cron.next_run_date is not None
+        await has_looked(moving, due)
+        assert await fires(moving, cron) == []
+        left = cron.next_run_date - (await moving.run(stored.clock))[0]
+        await pass_time(moving, due, seconds=left.total_seconds())
+        await until(at_least(moving, cron, 1))
+        [fire] = await fires(moving, cron)
+        assert (fire["scheduled_for"], fire["outcome"], fire["trigger"]) == (
+            cron.next_run_date,
+            "fired",
+            "schedule",
+        )
+        assert (await get(moving, cron)).next_run_date == cron.next_run_date.replace(
+            year=cron.next_run_date.year + 1
+        )
+
+
+async def test_a_fire_comes_with_exactly_one_run_that_says_whose_it_is(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        async with moving.connection() as conn:
+            thread = await rows.thread(conn)
+        cron = await create_cron(moving, "* * * * *", thread_id=thread, metadata={"team": "x"})
+        await pass_time(moving, due, minutes=1)
+        await until(at_least(moving, cron, 1))
+    [run] = await fetch(moving, "SELECT * FROM matins.run")
+    [fire] = await fires(moving, cron)
+    assert (run["run_id"], run["thread_id"], run["cron_id"], run["scheduled_for"]) == (
+        fire["run_id"], thread, cron.cron_id, fire["scheduled_for"],
+    )  # fmt: skip
+    assert json.loads(run["metadata"]) == {
+        "created_by": "system",
+        "team": "x",
+        "cron_id": str(cron.cron_id),
+        "scheduled_for": fire["scheduled_for"].isoformat(),
+        "graph_id": "echo",
+        "assistant_id": str(system_assistant_id("echo")),
+    }
+    kwargs = json.loads(run["kwargs"])
+    assert kwargs["input"] == {"messages": [{"role": "user", "content": "tick"}]}
+    assert kwargs["config"]["configurable"]["cron_id"] == str(cron.cron_id)
+    written = await fetch(
+        moving,
+        "SELECT DISTINCT xmin::text FROM (SELECT xmin FROM matins.run UNION ALL SELECT xmin FROM matins.cron_fire"
+        " UNION ALL SELECT xmin FROM matins.cron) AS written",
+    )
+    assert len(written) == 1  # one transaction
+
+
+async def test_a_run_can_be_claimed_as_soon_as_the_claimer_is_woken(moving: Pool) -> None:
+    """Woken before the commit, it would find nothing and sleep on."""
+    seen = []
+    woken = Wake()
+
+    async def look() -> None:
+        while True:
+            await woken.wait(60)
+            seen.append(await value(moving, "SELECT count(*) FROM matins.run"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        async with scheduling(moving, on_fired=woken) as due:
+            cron = await create_cron(moving, "@every 1s")
+            due()
+            await until(at_least(moving, cron, 3))
+        group.cancel_scope.cancel()
+    assert seen[:2] == [1, 2]
+
+
+async def test_of_racing_schedulers_each_slot_is_fired_by_one(moving: Pool) -> None:
+    async with scheduling(moving) as one, scheduling(moving) as other, scheduling(moving) as third:
+        made = [await create_cron(moving, "@every 1s") for _ in range(20)]
+        await move_clock(moving, seconds=7)
+        for due in (one, other, third):
+            due()
+        for cron in made:
+            await until(at_least(moving, cron, 10), timeout_s=30)
+    for cron in made:
+        slots = [fire["scheduled_for"] for fire in await fires(moving, cron)]
+        assert slots == [slots[0] + n * timedelta(seconds=1) for n in range(len(slots))]
+    assert await value(moving, "SELECT bool_and(outcome = 'fired') FROM matins.cron_fire")
+    assert await value(
+        moving,
+        "SELECT (SELECT count(*) FROM matins.run) = (SELECT count(*) FROM matins.cron_fire)"
+        " AND (SELECT count(*) FROM matins.run JOIN matins.cron_fire USING (run_id, cron_id, scheduled_for))"
+        " = (SELECT count(*) FROM matins.run)",
+    )
+
+
+async def test_after_a_downtime_each_slot_is_on_record_and_the_newest_missed_one_fires_once(
+    moving: Pool,
+) -> None:
+    cron = await create_cron(moving, "@every 1h")
+    assert cron.next_run_date is not None
+    await move_clock(moving, hours=5, minutes=30)
+    async with scheduling(moving) as due:
+        await until(at_least(moving, cron, 5))
+        await has_looked(moving, due)
+    found = await fires(moving, cron)
+    assert [fire["outcome"] for fire in found] == ["missed"] * 4 + ["fired"]
+    assert found[-1]["trigger"] == "catch_up"
+    assert all(fire["reason"] for fire in found[:-1])
+    assert [fire["scheduled_for"] for fire in found] == [
+        cron.next_run_date + n * timedelta(hours=1) for n in range(5)
+    ]
+    assert await value(moving, "SELECT count(*) FROM matins.run WHERE cron_id = $1", cron.cron_id) == 1
+
+
+async def test_three_days_of_seconds_are_recorded_in_bounded_transactions_while_others_fire_on_time(
+    moving: Pool,
+) -> None:
+    cron = await create_cron(moving, "@every 1s")
+    await move_clock(moving, days=3)
+    punctual = await create_cron(moving, "@every 1s")
+    async with scheduling(moving):
+
+        async def is_level() -> bool:
+            now, _ = await moving.run(stored.clock)
+            next_date = (await get(moving, cron)).next_run_date
+            return next_date is not None and next_date > now - timedelta(seconds=2)
+
+        await until(is_level, timeout_s=100)
+    assert cron.next_run_date is not None
+    counted = await fetch(
+        moving,
+        "SELECT count(*) AS n, min(scheduled_for) AS first, max(scheduled_for) AS last FROM matins.cron_fire"
+        " WHERE cron_id = $1",
+        cron.cron_id,
+    )
+    [row] = counted
+    assert row["first"] == cron.next_run_date
+    assert row["n"] == (row["last"] - row["first"]).total_seconds() + 1 > 259_000
+    assert await value(
+        moving, "SELECT max(n) FROM (SELECT count(*) AS n FROM matins.cron_fire GROUP BY xmin::text) AS written"
+    ) <= SLOTS_AT_ONCE  # fmt: skip
+    late = await value(
+        moving,
+        "SELECT max(extract(epoch FROM recorded_at - scheduled_for)) FROM matins.cron_fire WHERE cron_id = $1",
+        punctual.cron_id,
+    )
+    assert late < 1
+    assert len(await fires(moving, punctual)) > 2
+
+
+async def test_no_slot_is_later_than_the_end_and_then_there_is_no_next_date(moving: Pool) -> None:
+    now, _ = await moving.run(stored.clock)
+    ending = await create_cron(moving, "* * * * *", end_time=(now + timedelta(minutes=2)).isoformat())
+    other = await create_cron(moving, "* * * * *")
+    async with scheduling(moving) as due:
+        for _ in range(4):
+            await pass_time(moving, due, minutes=1)
+            await has_looked(moving, due)
+        await until(at_least(moving, other, 4))
+    assert ending.end_time is not None
+    assert [fire["scheduled_for"] <= ending.end_time for fire in await fires(moving, ending)] == [True, True]
+    assert (await get(moving, ending)).next_run_date is None
+
+
+async def test_a_cron_that_is_off_does_not_fire_and_switched_on_fires_nothing_stale(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        born_off = await create_cron(moving, "* * * * *", enabled=False)
+        paused = await create_cron(moving, "* * * * *")
+        await update(moving, paused, enabled=False)
+        await pass_time(moving, due, minutes=5)
+        await has_looked(moving, due)
+        now, _ = await moving.run(stored.clock)
+        for cron in (born_off, paused):
+            on = await update(moving, cron, enabled=True)
+            assert on.next_run_date is not None
+            assert on.next_run_date > now
+        due()
+        await has_looked(moving, due)
+        early = [fire for cron in (born_off, paused) for fire in await fires(moving, cron)]
+        assert all(fire["scheduled_for"] > now for fire in early)
+        await pass_time(moving, due, minutes=1)
+        for cron in (born_off, paused):
+            await until(at_least(moving, cron, 1))
+
+
+async def test_an_edit_between_the_look_ahead_and_the_instant_fires_nothing_stale(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        cron = await create_cron(moving, "0 * * * *")
+        assert cron.next_run_date is not None
+        left = cron.next_run_date - (await moving.run(stored.clock))[0]
+        await pass_time(moving, due, seconds=left.total_seconds() - 0.7)
+        await anyio.sleep(0.3)  # it has been read ahead by now; nothing shows it
+        edited = await update(moving, cron, schedule="30 * * * *")
+        await anyio.sleep(0.6)
+        await has_looked(moving, due)
+        assert await fires(moving, cron) == []
+        assert (await get(moving, cron)).next_run_date == edited.next_run_date
+
+
+async def test_a_cron_whose_assistant_is_gone_is_paused_and_the_others_fire(moving: Pool) -> None:
+    good = await create_cron(moving, "* * * * *")
+    gone = await create_cron(moving, "* * * * *")
+    async with moving.connection() as conn:  # without the pause that deleting an assistant brings
+        await conn.execute(
+            "UPDATE matins.cron SET assistant_id = $2 WHERE cron_id = $1", gone.cron_id, uuid4()
+        )
+    await assert_paused(moving, gone, good, "does not exist")
+
+
+async def test_deleting_an_assistant_pauses_its_crons_with_a_reason(moving: Pool) -> None:
+    async def make(conn: Conn) -> AssistantId:
+        request = assistants.AssistantRequest(graph_id="echo")
+        return (await assistants.create(conn, request, graphs=Graphs(), scope=EVERYONE)).assistant_id
+
+    assistant_id = await moving.run(make)
+    cron = await create_cron(moving, "* * * * *", assistant=str(assistant_id))
+    await moving.run(lambda conn: assistants.delete(conn, assistant_id, scope=EVERYONE))
+    paused = await get(moving, cron)
+    assert not paused.enabled
+    assert "deleted" in (paused.paused_reason or "")
+    with pytest.raises(AssistantNotFound):
+        await moving.run(lambda conn: assistants.delete(conn, assistant_id, scope=EVERYONE))
+
+
+@pytest.mark.parametrize(
+    ("column", "broken", "reason"),
+    [
+        ("schedule", "every tuesday", "its schedule is invalid"),
+        ("timezone", "Mars/Olympus", "its schedule is invalid"),
+        ("payload", "[1]", "its payload cannot be read"),
+        ("payload", '{"config": 3}', "its payload cannot be read"),
+        ("payload", '{"multitask_strategy": "ponder"}', "it could not be fired"),
+        ("metadata", "[1]", "it could not be fired"),
+    ],
+    ids=["schedule", "time zone", "payload", "payload's config", "strategy", "metadata"],
+)
+async def test_a_row_that_makes_no_sense_is_paused_and_the_others_fire(
+    moving: Pool, column: str, broken: str, reason: str
+) -> None:
+    good = await create_cron(moving, "* * * * *")
+    bad = await create_cron(moving, "* * * * *")
+    kind = {"payload": "::text::json", "metadata": "::text::jsonb"}.get(column, "")
+    async with moving.connection() as conn:
+        await conn.execute(
+            f"UPDATE matins.cron SET {column} = $2{kind} WHERE cron_id = $1", bad.cron_id, broken
+        )
+    await assert_paused(moving, bad, good, reason)
+
+
+async def assert_paused(pool: Pool, bad: Cron, good: Cron, reason: str) -> None:
+    async with scheduling(pool) as due:
+        await pass_time(pool, due, minutes=1)
+        await until(at_least(pool, good, 1))
+        await until(at_least(pool, bad, 1))
+    paused = await get(pool, bad)
+    assert not paused.enabled
+    assert reason in (paused.paused_reason or "")
+    [fire] = await fires(pool, bad)
+    assert (fire["outcome"], fire["run_id"]) == ("failed", None)
+    assert reason in fire["reason"]
+    assert fire["scheduled_for"] == bad.next_run_date
+    assert [fire["outcome"] for fire in await fires(pool, good)] == ["fired"]
+    assert await value(pool, "SELECT count(*) FROM matins.run") == 1
+
+
+async def test_a_cron_goes_with_its_thread_and_its_ledger_stays(moving: Pool) -> None:
+    async with moving.connection() as conn:
+        thread = await rows.thread(conn)
+    cron = await create_cron(moving, "* * * * *", thread_id=thread)
+    async with scheduling(moving) as due:
+        await pass_time(moving, due, minutes=1)
+        await until(at_least(moving, cron, 1))
+        await moving.run(lambda conn: threads.delete(conn, [thread], scope=EVERYONE))
+        await pass_time(moving, due, minutes=3)
+        await has_looked(moving, due)
+    assert len(await fires(moving, cron)) == 1
+    assert await moving.run(lambda conn: stored.get(conn, cron.cron_id, scope=EVERYONE)) is None
+
+
+async def test_firing_waits_for_no_thread_that_somebody_holds(moving: Pool) -> None:
+    async with moving.connection() as conn:
+        held, free = await rows.thread(conn), await rows.thread(conn)
+    slow = await create_cron(moving, "* * * * *", thread_id=held)
+    quick = await create_cron(moving, "* * * * *", thread_id=free)
+    async with scheduling(moving) as due:
+        async with moving.transaction() as holder:
+            await threads.lock(holder, held, scope=EVERYONE)
+            await pass_time(moving, due, minutes=1)
+            await until(at_least(moving, quick, 1), timeout_s=3)
+            assert await fires(moving, slow) == []
+        await until(at_least(moving, slow, 1), timeout_s=3)
+    assert [fire["outcome"] for fire in await fires(moving, slow)] == ["fired"]
+
+
+@pytest.mark.parametrize(("wish", "is_temporary"), [(None, True), ("delete", True), ("keep", False)])
+async def test_a_cron_without_a_thread_makes_one_for_each_run_and_says_whether_it_stays(
+    moving: Pool, wish: str | None, is_temporary: bool
+) -> None:
+    async with scheduling(moving) as due:
+        cron = await create_cron(moving, "* * * * *", on_run_completed=wish)
+        for number in (1, 2):
+            await pass_time(moving, due, minutes=1)
+            await until(at_least(moving, cron, number))
+    found = await fetch(
+        moving,
+        "SELECT t.status, r.temporary, t.metadata FROM matins.run r JOIN matins.thread t USING (thread_id)",
+    )
+    assert [(row["status"], row["temporary"]) for row in found] == [("busy", is_temporary)] * 2
+    assert all(json.loads(row["metadata"])["cron_id"] == str(cron.cron_id) for row in found)
+    assert await value(moving, "SELECT count(DISTINCT thread_id) FROM matins.run") == 2
+
+
+async def test_other_time_zone_rules_give_dates_to_come_anew(moving: Pool) -> None:
+    local = await create_cron(moving, "0 9 * * *", timezone="Europe/Paris")
+    ended = await create_cron(
+        moving, "0 9 * * *", timezone="Europe/Paris",
+        end_time=((await moving.run(stored.clock))[0] + timedelta(days=2)).isoformat(),
+    )  # fmt: skip
+    elapsed = await create_cron(moving, "@every 6h", timezone="Europe/Paris")
+    universal = await create_cron(moving, "0 9 * * *")
+    bad = await create_cron(moving, "0 9 * * *", timezone="Europe/Paris")
+    async with moving.connection() as conn:
+        await conn.execute(
+            "UPDATE matins.cron SET tzdata = 'old', next_run_date = next_run_date + interval '1h'"
+        )
+        await conn.execute("UPDATE matins.cron SET schedule = 'x' WHERE cron_id = $1", bad.cron_id)
+    moved = {cron.cron_id: (await get(moving, cron)).next_run_date for cron in (elapsed, universal, bad)}
+    async with scheduling(moving) as due:
+        await has_looked(moving, due)
+    assert await value(moving, "SELECT array_agg(DISTINCT tzdata) FROM matins.cron") == [TZDATA]
+    assert (await get(moving, local)).next_run_date == local.next_run_date
+    assert (await get(moving, ended)).next_run_date == ended.next_run_date
+    for cron in (elapsed, universal, bad):
+        assert (await get(moving, cron)).next_run_date == moved[cron.cron_id]
+
+
+async def test_a_cron_whose_creation_is_repeated_is_there_once(moving: Pool) -> None:
+    request = crons.CronRequest(assistant_id="echo", schedule="* * * * *")
+
+    async def work(conn: Conn) -> Cron:
+        return await crons.create(conn, request, thread_id=None, graphs=Graphs(), scope=EVERYONE)
+
+    first = await moving.run(work)
+    assert await moving.run(work) == first
+    assert await value(moving, "SELECT count(*) FROM matins.cron") == 1
+
+
+async def test_a_look_that_fails_does_not_end_the_scheduler(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        cron = await create_cron(moving, "* * * * *")
+        async with moving.connection() as conn:
+            await conn.execute("ALTER TABLE matins.cron_fire RENAME TO hidden")
+            await conn.execute("ALTER TABLE matins.cron RENAME TO hidden_cron")
+            due()
+            await anyio.sleep(0.2)
+            await conn.execute("ALTER TABLE matins.hidden RENAME TO cron_fire")
+            await conn.execute("ALTER TABLE matins.hidden_cron RENAME TO cron")
+        await pass_time(moving, due, minutes=1)
+        await until(at_least(moving, cron, 1))
+    assert (await get(moving, cron)).enabled
+
+
+async def test_a_thread_and_a_cron_that_nobody_knows_are_named(moving: Pool) -> None:
+    with pytest.raises(Exception, match="not found"):
+        await create_cron(moving, "* * * * *", thread_id=ThreadId(uuid4()))
+    with pytest.raises(Exception, match="not found"):
+        await moving.run(lambda conn: crons.update(conn, CronId(uuid7()), CronChange(), scope=EVERYONE))
