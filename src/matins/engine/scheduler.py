@@ -12,7 +12,7 @@ cannot be fired is paused with a reason while the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -23,7 +23,7 @@ from anyio.abc import TaskStatus
 from matins import telemetry
 from matins.domain.access import EVERYONE
 from matins.domain.assistants import Assistant
-from matins.domain.configs import Json
+from matins.domain.configs import Json, section
 from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId, uuid7
@@ -349,7 +349,7 @@ def _run_of(cron: Cron, assistant: Assistant, payload: CronPayload, slot: Slot) 
         assistant_id=str(assistant.assistant_id),
         input=payload.input,
         metadata={**own, "cron_id": str(cron.cron_id), "scheduled_for": slot.at.isoformat()},
-        config=payload.config,
+        config=_without_cron(payload.config),
         context=payload.context,
         webhook=payload.webhook,
         interrupt_before=payload.interrupt_before,
@@ -372,6 +372,14 @@ def _run_of(cron: Cron, assistant: Assistant, payload: CronPayload, slot: Slot) 
         scheduled_for=slot.at,
         creator=cron.creator,
     )
+
+
+def _without_cron(config: Mapping[str, object]) -> Json:
+    """Give a payload's config without the cron's id, which must not be mirrored into the context of the graph."""
+    return {
+        **config,
+        "configurable": {k: v for k, v in section(config, "configurable").items() if k != "cron_id"},
+    }
 
 
 def _log(row: fires.Fire, now: datetime) -> None:

@@ -68,14 +68,12 @@ def forked(config: RunnableConfig, kwargs: RunKwargs) -> RunnableConfig:
 
 
 def context_for(graph: Graph, kwargs: RunKwargs) -> object:
-    """Give the context: the client's, or else its `configurable`, as far as the graph's schema knows it.
+    """Give the context: the client's, or else its `configurable`, each as far as the graph's schema knows it.
 
     None when there is none and the schema cannot be built from nothing.
     """
-    if kwargs.context:
-        return kwargs.context
     schema = graph.context_schema
-    asked = _mapping(kwargs.config.get("configurable"))
+    asked = kwargs.context or _mapping(kwargs.config.get("configurable"))
     mirrored = {key: value for key, value in asked.items() if not key.startswith("__")}
     if schema is None:
         return mirrored or None
