@@ -2,6 +2,7 @@
 //
 // One JSON object a line. In:  {"id": 1, "path": "crons.createForThread", "args": [...], "limit": 3}
 //                         Out: {"id": 1, "ok": ...} or {"id": 1, "error": {"name", "message", "status"}}
+// Beside "ok": "streamed" when the items were collected, "created" with what `onRunCreated` was told, where it was.
 // Calls run side by side and are answered as they end. What can be iterated is collected, up to `limit` items.
 // The program ends when stdin has ended and every call is answered.
 
@@ -29,13 +30,17 @@ async function collect(iterable, limit) {
 }
 
 async function answer({ id, path, args = [], limit }) {
+  const created = [];
+  if (/^runs\.(create|stream|wait)$/.test(path)) args[2] = { ...args[2], onRunCreated: (run) => created.push(run) };
   try {
     const returned = await resolve(path)(...args);
-    const ok = returned?.[Symbol.asyncIterator] ? await collect(returned, limit) : (returned ?? null);
-    return { id, ok };
+    if (returned?.[Symbol.asyncIterator]) {
+      return { id, ok: await collect(returned, limit), streamed: true, created };
+    }
+    return { id, ok: returned ?? null, created };
   } catch (error) {
     const { name, message, status = null } = error;
-    return { id, error: { name, message, status } };
+    return { id, error: { name, message, status }, created };
   }
 }
 

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from matins.domain.ids import system_assistant_id
+from tests.wire.sdks import Refused, Sdk
+
+ECHO = "046b5dc7-2108-582c-9c6c-31d556d138f0"
+"""Source: observed; every server gives this graph's assistant this id."""
+
+
+def test_each_graph_has_an_assistant_with_the_id_that_clients_expect(sdk: Sdk) -> None:
+    assert str(system_assistant_id("echo")) == ECHO
+    assistant = sdk("assistants.get", ECHO)
+    assert list(assistant) == [
+        *("assistant_id", "graph_id", "config", "context", "metadata"),
+        *("name", "created_at", "updated_at", "version", "description"),
+    ]
+    assert assistant["graph_id"] == assistant["name"] == "echo"
+    assert assistant["metadata"] == {"created_by": "system"}
+    assert assistant["version"] == 1
+    assert assistant["created_at"].endswith("+00:00")
+
+
+def test_an_assistant_is_created_with_what_was_sent(sdk: Sdk) -> None:
+    wanted = str(uuid4())
+    made = sdk(
+        "assistants.create",
+        graph_id="echo",
+        assistant_id=wanted,
+        name="Ünïque",
+        description="Says it again.",
+        metadata={"team": "a"},
+        config={"configurable": {"tone": "kind"}, "tags": ["t"], "recursion_limit": 7},
+    )
+    assert made["assistant_id"] == wanted
+    assert (made["name"], made["description"], made["metadata"]) == (
+        "Ünïque",
+        "Says it again.",
+        {"team": "a"},
+    )
+    assert made["config"] == {"configurable": {"tone": "kind"}, "tags": ["t"], "recursion_limit": 7}
+    assert made["context"] == {"tone": "kind"}
+    assert sdk("assistants.get", wanted) == made
+
+
+def test_a_context_is_mirrored_into_the_configuration(sdk: Sdk) -> None:
+    made = sdk("assistants.create", graph_id="echo", context={"tone": "kind"})
+    assert made["config"] == {"configurable": {"tone": "kind"}}
+    assert made["name"] == "Untitled"
+
+
+def test_a_context_and_a_configuration_at_once_are_refused(sdk: Sdk) -> None:
+    with pytest.raises(Refused, match="Cannot specify both configurable and context") as refused:
+        sdk("assistants.create", graph_id="echo", context={"a": 1}, config={"configurable": {"a": 2}})
+    assert refused.value.status == 400
+
+
+def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None:
+    made = sdk("assistants.create", graph_id="echo", name="first")
+    taken = made["assistant_id"]
+    with pytest.raises(Refused, match="already exists") as refused:
+        sdk("assistants.create", graph_id="echo", assistant_id=taken)
+    assert refused.value.status == 409
+    again = sdk(
+        "assistants.create", graph_id="echo", assistant_id=taken, if_exists="do_nothing", name="second"
+    )
+    assert again == made
+
+
+def test_an_unknown_graph_is_not_found(sdk: Sdk) -> None:
+    for call in ("assistants.create", "assistants.search", "assistants.count"):
+        with pytest.raises(Refused, match=r"Graph 'nope' not found. Expected one of: \['ask', ") as refused:
+            sdk(call, graph_id="nope")
+        assert refused.value.status == 404
+
+
+def test_assistants_are_searched_counted_and_sorted(sdk: Sdk) -> None:
+    tag = str(uuid4())
+    made = [
+        sdk("assistants.create", graph_id="echo", name=f"Name {letter} {tag}", metadata={"tag": tag})
+        for letter in "bac"
+    ]
+    assert sdk("assistants.count", metadata={"tag": tag}) == 3
+    assert sdk("assistants.count", metadata={"tag": tag}, graph_id="ask") == 0
+    assert sdk("assistants.count", name=f"NAME A {tag.upper()}") == 1
+    assert sdk("assistants.search", metadata={"tag": tag}) == made[::-1]
+    by_name = sdk(
+        "assistants.search", metadata={"tag": tag}, sort_by="name", sort_order="asc", select=["name"]
+    )
+    assert by_name == [{"name": f"Name {letter} {tag}"} for letter in "abc"]
+
+
+def test_a_page_names_the_next_one(sdk: Sdk) -> None:
+    tag = str(uuid4())
+    for _ in range(3):
+        sdk("assistants.create", graph_id="echo", metadata={"tag": tag})
+    paged = {"include_pagination": True} if sdk.is_js else {"response_format": "object"}
+    first = sdk("assistants.search", metadata={"tag": tag}, limit=2, **paged)
+    assert (len(first["assistants"]), first["next"]) == (2, "2")
+    second = sdk("assistants.search", metadata={"tag": tag}, limit=2, offset=2, **paged)
+    assert (len(second["assistants"]), second["next"]) == (1, None)
+
+
+def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
+    tag = str(uuid4())
+    for _ in range(3):
+        http.post("/assistants", json={"graph_id": "echo", "metadata": {"tag": tag}}).raise_for_status()
+    for body in ({"limit": 1}, {"limit": 1, "offset": 2}, {"offset": 1000}):
+        page = http.post("/assistants/search", json={"metadata": {"tag": tag}, **body})
+        assert page.headers["x-pagination-total"] == "3"
+
+
+def test_a_deleted_assistant_is_gone(sdk: Sdk) -> None:
+    gone = sdk("assistants.create", graph_id="echo")["assistant_id"]
+    sdk("assistants.delete", gone)
+    for call in ("assistants.get", "assistants.delete"):
+        with pytest.raises(Refused) as refused:
+            sdk(call, gone)
+        assert refused.value.status == 404
+
+
+def test_threads_go_with_their_assistant_when_that_is_asked(sdk: Sdk) -> None:
+    made = sdk("assistants.create", graph_id="echo")["assistant_id"]
+    its, other = (sdk("threads.create")["thread_id"] for _ in range(2))
+    said = {"messages": [{"role": "user", "content": "hi"}]}
+    sdk("runs.wait", its, made, input=said)
+    sdk("runs.wait", other, "echo", input=said)
+    sdk("assistants.delete", made, delete_threads=True)
+    with pytest.raises(Refused) as refused:
+        sdk("threads.get", its)
+    assert refused.value.status == 404
+    assert sdk("threads.get", other)["thread_id"] == other
+
+
+def test_a_deleted_system_assistant_is_made_again_when_its_graph_is_run(sdk: Sdk) -> None:
+    events = str(system_assistant_id("events"))
+    sdk("assistants.delete", events)
+    assert sdk("runs.wait", None, "events", input={"n": 1}) == {"n": 1, "written": 1}
+    assert sdk("assistants.get", events)["metadata"] == {"created_by": "system"}
+
+
+def test_what_is_no_id_in_a_path_is_refused(sdk: Sdk) -> None:
+    with pytest.raises(Refused, match="Invalid assistant ID: must be a UUID") as refused:
+        sdk("assistants.get", "echo")
+    assert refused.value.status == 422

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from matins.domain.ids import system_assistant_id
+from tests.support.servers import Server
+from tests.wire.sdks import Refused, Sdk
+
+SAID = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.fixture
+def thread(sdk: Sdk) -> str:
+    thread_id: str = sdk("threads.create")["thread_id"]
+    return thread_id
+
+
+def until(what: Callable[[], Any], *, timeout_s: float = 15.0) -> Any:
+    """Ask until it is so; gives the answer."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+    return answer
+
+
+def ended_at(url: str) -> str | None:
+    """The status of the run there, once it has ended."""
+    status: str = httpx.get(url).json()["status"]
+    return None if status in {"pending", "running"} else status
+
+
+def test_wait_gives_the_state_that_the_run_leaves(sdk: Sdk, thread: str) -> None:
+    values = sdk("runs.wait", thread, "echo", input=SAID)
+    assert [(message["type"], message["content"]) for message in values["messages"]] == [
+        ("human", "hi"),
+        ("ai", "hi"),
+    ]
+    [run] = sdk("runs.list", thread)
+    assert sdk.created[-1] == {"run_id": run["run_id"], "thread_id": thread}
+    assert sdk("threads.get_state", thread)["values"] == values
+
+
+def test_a_created_run_is_pending_and_ends_in_success(sdk: Sdk, thread: str) -> None:
+    run = sdk(
+        "runs.create",
+        thread,
+        "echo",
+        input=SAID,
+        metadata={"mm": 1},
+        config={"configurable": {"c": 1}, "tags": ["t"], "recursion_limit": 50},
+        multitask_strategy="enqueue",
+    )
+    assert list(run) == [
+        *("run_id", "thread_id", "assistant_id", "metadata", "status", "kwargs"),
+        *("multitask_strategy", "created_at", "updated_at", "langsmith_session_name"),
+    ]
+    assert (run["status"], run["thread_id"], run["multitask_strategy"]) == ("pending", thread, "enqueue")
+    assert run["metadata"] == {
+        "created_by": "system",
+        "graph_id": "echo",
+        "assistant_id": str(system_assistant_id("echo")),
+        "mm": 1,
+    }
+    assert sdk.created[-1] == {"run_id": run["run_id"], "thread_id": thread}
+    assert sdk("runs.join", thread, run["run_id"])["messages"][-1]["content"] == "hi"
+    ended = sdk("runs.get", thread, run["run_id"])
+    assert ended["status"] == "success"
+    assert ended["kwargs"]["config"]["configurable"]["c"] == 1
+    assert ended["updated_at"] > run["created_at"]
+
+
+def test_join_gives_each_run_its_own_answer(sdk: Sdk, thread: str) -> None:
+    first = sdk("runs.create", thread, "events", input={"n": 1})["run_id"]
+    second = sdk("runs.create", thread, "events", input={"n": 2})["run_id"]
+    assert sdk("runs.join", thread, second)["written"] == 2
+    assert sdk("runs.join", thread, first)["written"] == 1
+
+
+def test_runs_are_listed_newest_first(sdk: Sdk, thread: str) -> None:
+    ids: list[str] = []
+    for n in range(3):
+        sdk("runs.wait", thread, "events", input={"n": n})
+        ids.insert(0, sdk.created[-1]["run_id"])
+    assert [run["run_id"] for run in sdk("runs.list", thread)] == ids
+    assert [run["run_id"] for run in sdk("runs.list", thread, limit=1, offset=1)] == ids[1:2]
+    assert len(sdk("runs.list", thread, status="success")) == 3
+    assert sdk("runs.list", thread, status="pending") == []
+    some = sdk("runs.list", thread, select=["run_id", "status"], limit=1)
+    assert some == [{"run_id": ids[0], "status": "success"}]
+
+
+def test_a_bad_column_names_the_good_ones(sdk: Sdk, thread: str) -> None:
+    with pytest.raises(Refused, match="Invalid select columns") as refused:
+        sdk("runs.list", thread, select=["bogus"])
+    assert refused.value.status == 422
+
+
+def test_a_run_without_a_thread_leaves_nothing(sdk: Sdk) -> None:
+    assert sdk("runs.wait", None, "events", input={"n": 2}) == {"n": 2, "written": 2}
+    created = sdk.created[-1]
+    hidden = created["thread_id"]
+    with pytest.raises(Refused) as refused:
+        sdk("threads.get", hidden)
+    assert refused.value.status == 404
+
+
+def test_a_run_without_a_thread_can_keep_the_one_that_it_got(sdk: Sdk) -> None:
+    sdk("runs.wait", None, "events", input={"n": 2}, on_completion="keep")
+    kept = sdk("threads.get", sdk.created[-1]["thread_id"])
+    assert kept["values"] == {"n": 2, "written": 2}
+    assert kept["status"] == "idle"
+
+
+def test_a_background_run_without_a_thread_goes_with_it(sdk: Sdk) -> None:
+    run = sdk("runs.create", None, "events", input={"n": 2})
+    assert run["status"] == "pending"
+    assert sdk.created[-1]["run_id"] == run["run_id"]
+
+    def is_gone() -> bool:
+        try:
+            sdk("threads.get", run["thread_id"])
+        except Refused as refused:
+            return refused.status == 404
+        return False
+
+    until(is_gone)
+
+
+def test_a_graph_that_fails_is_an_error_in_a_success(sdk: Sdk, thread: str) -> None:
+    failure = {"error": "ValueError", "message": "boom happened"}
+    answer = sdk("runs.wait", thread, "failing", input={"x": 1}, raise_error=False)
+    assert answer == {"__error__": failure}
+    run_id = sdk.created[-1]["run_id"]
+    assert sdk("runs.get", thread, run_id)["status"] == "error"
+    assert sdk("runs.join", thread, run_id) == {"__error__": failure}
+
+
+def test_an_sdk_raises_how_a_graph_failed(sdk: Sdk) -> None:
+    with pytest.raises(Exception, match="boom happened"):
+        sdk("runs.wait", None, "failing", input={"x": 1})
+
+
+def test_a_run_is_resumed_by_a_command(sdk: Sdk, thread: str) -> None:
+    answer = sdk("runs.wait", thread, "ask", input={"question": "Who?"})
+    [asked] = answer["__interrupt__"]
+    assert sdk("runs.list", thread)[0]["status"] == "success"
+    done = sdk("runs.wait", thread, "ask", command={"resume": {asked["id"]: "Ada"}})
+    assert done["answer"] == "Thank you, Ada."
+
+
+def test_a_run_stops_before_a_node_and_another_goes_on(sdk: Sdk, thread: str) -> None:
+    stopped = sdk("runs.wait", thread, "ask", input={"question": "Who?"}, interrupt_before=["ask"])
+    assert stopped == {"question": "Who?"}
+    assert sdk("threads.get", thread)["status"] == "interrupted"
+    assert sdk("runs.wait", thread, "ask")["__interrupt__"][0]["value"] == {"q": "Who?"}
+
+
+def test_a_command_goes_to_a_node_and_updates_the_state(sdk: Sdk, thread: str) -> None:
+    sdk("runs.wait", thread, "ask", input={"question": "Who?"})
+    sdk("runs.wait", thread, "ask", command={"resume": "Ada"})
+    done = sdk("runs.wait", thread, "ask", command={"update": {"answer": "Bob"}, "goto": "thank"})
+    assert done["answer"] == "Thank you, Bob."
+
+
+def test_a_graph_gets_its_context_and_configuration(sdk: Sdk, thread: str) -> None:
+    run = sdk("runs.create", thread, "echo", input=SAID, context={"a": 1})
+    assert run["kwargs"]["config"]["configurable"]["a"] == 1
+    with pytest.raises(Refused, match="Cannot specify both") as refused:
+        sdk("runs.create", thread, "echo", input=SAID, context={"a": 1}, config={"configurable": {"a": 2}})
+    assert refused.value.status == 400
+    sdk("runs.join", thread, run["run_id"])
+
+
+def test_a_graph_that_takes_a_context_gets_it_in_either_form(sdk: Sdk, thread: str) -> None:
+    for options, tone in (
+        ({}, "plain"),
+        ({"context": {"tone": "kind"}}, "kind"),
+        ({"config": {"configurable": {"tone": "kind"}}}, "kind"),
+        ({"config": {"configurable": {"tone": "kind", "other": 1}}}, "kind"),
+    ):
+        assert sdk("runs.wait", thread, "strict", input={}, **options) == {"tone": tone}
+
+
+def test_runs_of_a_thread_wait_for_each_other(sdk: Sdk, thread: str) -> None:
+    first = sdk("runs.create", thread, "slow", input={"delay": 0.6})["run_id"]
+    others = [sdk("runs.create", thread, "events", input={"n": n})["run_id"] for n in range(3)]
+    assert sdk("threads.get", thread)["status"] == "busy"
+    assert [sdk("runs.get", thread, run)["status"] for run in others] == ["pending"] * 3
+    sdk("runs.join", thread, others[-1])
+    runs = {run["run_id"]: run for run in sdk("runs.list", thread)}
+    ended = [runs[run]["updated_at"] for run in (first, *others)]
+    assert ended == sorted(ended)
+    assert {run["status"] for run in runs.values()} == {"success"}
+
+
+@pytest.mark.parametrize("how", ["create", "wait", "stream"])
+def test_a_run_that_would_have_to_wait_is_rejected_when_that_is_asked(
+    sdk: Sdk, thread: str, how: str
+) -> None:
+    run = sdk("runs.create", thread, "slow", input={"delay": 30})
+    with pytest.raises(Refused, match="Thread is already running a task") as refused:
+        sdk(f"runs.{how}", thread, "echo", input=SAID, multitask_strategy="reject")
+    assert refused.value.status == 409
+    assert len(sdk("runs.list", thread)) == 1
+    sdk("runs.cancel", thread, run["run_id"], wait=True)
+
+
+def test_a_thread_that_is_not_there_is_made_when_that_is_asked(sdk: Sdk) -> None:
+    wanted = str(uuid4())
+    with pytest.raises(Refused, match="Thread or assistant not found") as refused:
+        sdk("runs.wait", wanted, "events", input={"n": 1})
+    assert refused.value.status == 404
+    sdk("runs.wait", wanted, "events", input={"n": 1}, if_not_exists="create", metadata={"m": 1})
+    assert sdk("threads.get", wanted)["metadata"]["m"] == 1
+
+
+def test_a_run_starts_later_when_that_is_asked(sdk: Sdk, thread: str) -> None:
+    began = time.monotonic()
+    run = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=1)
+    assert sdk("threads.get", thread)["status"] == "busy"
+    assert sdk("runs.get", thread, run["run_id"])["status"] == "pending"
+    assert sdk("runs.join", thread, run["run_id"])["written"] == 1
+    assert 0.9 < time.monotonic() - began < 4
+
+
+def test_a_running_run_is_cancelled(sdk: Sdk, thread: str) -> None:
+    run = sdk("runs.create", thread, "slow", input={"delay": 60})
+    until(lambda: sdk("threads.get_state", thread)["next"] == ["step"])
+    assert sdk("runs.get", thread, run["run_id"])["status"] == "running"
+    began = time.monotonic()
+    sdk("runs.cancel", thread, run["run_id"], wait=True)
+    assert time.monotonic() - began < 3
+    assert sdk("runs.get", thread, run["run_id"])["status"] == "interrupted"
+    stopped = sdk("threads.get", thread)
+    assert stopped["status"] == "interrupted"
+    assert stopped["error"]["error"] == "UserInterrupt"
+    assert sdk("threads.get_state", thread)["next"] == ["step"]
+    with pytest.raises(Refused, match="No matching runs to cancel") as refused:
+        sdk("runs.cancel", thread, run["run_id"])
+    assert refused.value.status == 404
+
+
+def test_a_pending_run_is_cancelled_at_once(sdk: Sdk, thread: str) -> None:
+    running = sdk("runs.create", thread, "slow", input={"delay": 60})
+    pending = sdk("runs.create", thread, "echo", input=SAID)
+    assert sdk("runs.cancel", thread, pending["run_id"]) is None
+    assert sdk("runs.get", thread, pending["run_id"])["status"] == "interrupted"
+    sdk("runs.cancel", thread, running["run_id"], wait=True)
+
+
+def test_a_run_is_deleted_in_whatever_state(sdk: Sdk, thread: str) -> None:
+    ended = sdk("runs.create", thread, "events", input={"n": 1})["run_id"]
+    sdk("runs.join", thread, ended)
+    running = sdk("runs.create", thread, "slow", input={"delay": 60})["run_id"]
+    pending = sdk("runs.create", thread, "echo", input=SAID)["run_id"]
+    for run in (ended, pending, running):
+        sdk("runs.delete", thread, run)
+        for call in ("get", "delete"):
+            with pytest.raises(Refused) as refused:
+                sdk(f"runs.{call}", thread, run)
+            assert refused.value.status == 404
+    until(lambda: sdk("threads.get", thread)["status"] != "busy")
+    assert sdk("runs.wait", thread, "events", input={"n": 5})["written"] == 5
+
+
+def test_what_is_not_there_is_not_found(sdk: Sdk, thread: str) -> None:
+    unknown = str(uuid4())
+    for call, args in (
+        ("get", (thread, unknown)),
+        ("join", (thread, unknown)),
+        ("join_stream", (thread, unknown)),
+        ("cancel", (thread, unknown)),
+        ("delete", (thread, unknown)),
+        ("list", (unknown,)),
+        ("create", (thread, unknown)),
+    ):
+        with pytest.raises(Refused) as refused:
+            sdk(f"runs.{call}", *args)
+        assert (call, refused.value.status) == (call, 404)
+
+
+def test_an_unknown_graph_is_refused_with_the_known_ones(sdk: Sdk, thread: str) -> None:
+    with pytest.raises(Refused, match=r"Invalid assistant: 'nope'(.|\n)*ask, chat, echo") as refused:
+        sdk("runs.create", thread, "nope")
+    assert refused.value.status == 422
+
+
+def test_a_failure_that_nobody_may_read_is_masked_and_the_limit_is_named(sdk: Sdk, thread: str) -> None:
+    answer = sdk(
+        "runs.wait",
+        thread,
+        "slow",
+        input={"delay": 0, "steps": 9},
+        config={"recursion_limit": 3},
+        raise_error=False,
+    )
+    assert answer["__error__"]["error"] == "GraphRecursionError"
+    assert "3" in answer["__error__"]["message"]
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+def test_every_durability_leaves_the_same_state(sdk: Sdk, thread: str, durability: str) -> None:
+    sdk("runs.wait", thread, "slow", input={"delay": 0, "steps": 2}, durability=durability)
+    assert sdk("threads.get_state", thread)["values"]["done"] == 2
+    kept = len(sdk("threads.get_history", thread))
+    assert kept == (1 if durability == "exit" else 5)
+
+
+def test_a_run_is_reached_by_its_id_alone(http: httpx.Client) -> None:
+    created = http.post("/runs", json={"assistant_id": "slow", "input": {"delay": 0.5}})
+    run = created.json()
+    place = f"/runs/{run['run_id']}"
+    assert created.headers["content-location"] == place
+    assert http.get(place).json()["run_id"] == run["run_id"]
+    assert http.get(f"{place}/join").json()["done"] == 1
+    for path in ("", "/join", "/stream"):
+        assert http.get(f"/runs/{uuid4()}{path}").status_code == 404
+
+
+def test_a_stream_without_a_thread_can_be_followed_where_it_says(http: httpx.Client) -> None:
+    wanted = {
+        "assistant_id": "slow",
+        "input": {"delay": 1, "steps": 2},
+        "stream_resumable": True,
+        "stream_mode": "updates",
+    }
+    with http.stream("POST", "/runs/stream", json=wanted) as response:
+        run_id = response.headers["content-location"].removeprefix("/runs/")
+        assert response.headers["location"] == f"/runs/{run_id}/stream"
+        next(response.iter_raw())
+    rest = http.get(response.headers["location"], headers={"last-event-id": "-1"})
+    assert rest.text.startswith("event: metadata\r\n")
+    assert rest.text.count("event: updates\r\n") == 3
+
+
+@pytest.mark.parametrize("how", ["wait", "stream"])
+@pytest.mark.parametrize("then", ["cancel", "continue", None])
+def test_a_run_goes_on_without_its_client_unless_asked_not_to(
+    server: Server, how: str, then: str | None
+) -> None:
+    wanted = {"assistant_id": "slow", "input": {"delay": 1}} | ({"on_disconnect": then} if then else {})
+    with httpx.Client(base_url=server.url) as client:
+        thread_id = client.post("/threads", json={}).json()["thread_id"]
+        with client.stream("POST", f"/threads/{thread_id}/runs/{how}", json=wanted) as response:
+            place = response.headers["content-location"]
+            until(lambda: httpx.get(server.url + place).json()["status"] == "running")
+        status = until(partial(ended_at, server.url + place))
+        assert status == ("interrupted" if then == "cancel" else "success")
+
+
+def test_a_run_ends_with_a_follower_when_that_is_asked(http: httpx.Client, server: Server) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    for kind, cancels, status in (
+        ("stream", "true", "interrupted"),
+        ("join", "1", "interrupted"),
+        ("stream", "0", "success"),
+    ):
+        run = http.post(
+            f"/threads/{thread_id}/runs", json={"assistant_id": "slow", "input": {"delay": 1}}
+        ).json()
+        place = f"{server.url}/threads/{thread_id}/runs/{run['run_id']}"
+        with httpx.stream("GET", f"{place}/{kind}", params={"cancel_on_disconnect": cancels}) as response:
+            assert response.status_code == 200
+        ended = until(partial(ended_at, place))
+        assert (kind, cancels, ended) == (kind, cancels, status)
+
+
+def test_a_long_request_says_where_its_run_is(http: httpx.Client) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    wanted = {"assistant_id": "events", "input": {"n": 1}}
+    created = http.post(f"/threads/{thread_id}/runs", json=wanted)
+    assert created.headers["content-location"] == f"/threads/{thread_id}/runs/{created.json()['run_id']}"
+    for path, after in (("wait", "join"), ("stream", "stream")):
+        response = http.post(f"/threads/{thread_id}/runs/{path}", json=wanted)
+        place = response.headers["content-location"]
+        assert place.startswith(f"/threads/{thread_id}/runs/")
+        assert response.headers["location"] == f"{place}/{after}"
+    hidden = http.post("/runs/wait", json=wanted)
+    assert hidden.headers["content-location"].startswith("/threads/")
+    assert hidden.headers["location"] == f"{hidden.headers['content-location']}/join"
+
+
+def test_a_cancelled_run_says_that_it_stopped(http: httpx.Client) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    for wait, status in (("0", 202), ("false", 202), ("1", 200), ("true", 200)):
+        run = http.post(
+            f"/threads/{thread_id}/runs", json={"assistant_id": "slow", "input": {"delay": 60}}
+        ).json()
+        response = http.post(f"/threads/{thread_id}/runs/{run['run_id']}/cancel", params={"wait": wait})
+        assert response.status_code == status
+        assert response.content == (b"{}" if status == 200 else b"")
+        if status == 200:
+            assert response.headers["location"].endswith(f"/runs/{run['run_id']}/join")
+
+
+def test_a_cancel_that_makes_no_sense_is_refused(http: httpx.Client) -> None:
+    place = f"/threads/{uuid4()}/runs/{uuid4()}/cancel"
+    for bad in ({"action": "zzz"}, {"wait": "maybe"}):
+        assert http.post(place, params=bad).status_code == 422

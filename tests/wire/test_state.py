@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.wire.sdks import Refused, Sdk
+
+
+@pytest.fixture
+def ran(sdk: Sdk) -> str:
+    """A thread that the slow graph ran on, in two steps: five checkpoints."""
+    thread_id: str = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", thread_id, "slow", input={"delay": 0, "steps": 2})
+    return thread_id
+
+
+def test_a_thread_that_nothing_ran_on_has_an_empty_state(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    assert sdk("threads.get_state", thread_id) == {
+        "values": {},
+        "next": [],
+        "tasks": [],
+        "metadata": None,
+        "created_at": None,
+        "checkpoint": None,
+        "parent_checkpoint": None,
+        "interrupts": [],
+        "checkpoint_id": None,
+        "parent_checkpoint_id": None,
+    }
+    assert sdk("threads.get_history", thread_id) == []
+
+
+def test_the_state_is_what_the_run_left(sdk: Sdk, ran: str) -> None:
+    state = sdk("threads.get_state", ran)
+    assert state["values"] == {"delay": 0, "steps": 2, "done": 2}
+    assert (state["next"], state["tasks"], state["interrupts"]) == ([], [], [])
+    [run] = sdk("runs.list", ran)
+    about = {"source": "loop", "step": 3, "graph_id": "slow", "run_id": run["run_id"]}
+    assert state["metadata"].items() >= about.items()
+    assert state["checkpoint"]["thread_id"] == ran
+    assert state["checkpoint"]["checkpoint_ns"] == ""
+    assert state["checkpoint_id"] == state["checkpoint"]["checkpoint_id"]
+    assert state["parent_checkpoint_id"] == state["parent_checkpoint"]["checkpoint_id"]
+    assert state["created_at"].endswith("+00:00")
+
+
+def test_the_history_leads_back_to_the_input(sdk: Sdk, ran: str) -> None:
+    history = sdk("threads.get_history", ran)
+    assert [state["metadata"]["source"] for state in history] == [*["loop"] * 4, "input"]
+    assert [state["values"].get("done") for state in history] == [2, 1, 0, None, None]
+    for state, parent in pairwise(history):
+        assert state["parent_checkpoint"] == parent["checkpoint"]
+    assert len(sdk("threads.get_history", ran, limit=2)) == 2
+    inputs = sdk("threads.get_history", ran, metadata={"source": "input"})
+    assert [state["checkpoint_id"] for state in inputs] == [history[-1]["checkpoint_id"]]
+
+
+def test_a_history_goes_on_before_a_checkpoint_in_every_form_that_clients_send(sdk: Sdk, ran: str) -> None:
+    ids = [state["checkpoint_id"] for state in sdk("threads.get_history", ran)]
+    for before in (
+        ids[1],
+        {"checkpoint_id": ids[1]},
+        {"configurable": {"checkpoint_id": ids[1]}},
+        {"thread_id": ran, "checkpoint_ns": "", "checkpoint_id": ids[1]},
+    ):
+        found = sdk("threads.get_history", ran, before=before)
+        assert [state["checkpoint_id"] for state in found] == ids[2:]
+
+
+def test_a_history_is_one_state_long_by_default(http: httpx.Client) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    http.post(
+        f"/threads/{thread_id}/runs/wait", json={"assistant_id": "slow", "input": {"delay": 0, "steps": 2}}
+    )
+    [newest] = http.get(f"/threads/{thread_id}/history").json()
+    assert http.post(f"/threads/{thread_id}/history", json={}).json() == [newest]
+    before = http.get(f"/threads/{thread_id}/history", params={"before": newest["checkpoint_id"], "limit": 9})
+    assert [state["values"].get("done") for state in before.json()] == [1, 0, None, None]
+
+
+def test_the_state_at_a_checkpoint_can_be_read(sdk: Sdk, ran: str) -> None:
+    former = sdk("threads.get_history", ran)[1]
+    for at in ({"checkpoint_id": former["checkpoint_id"]}, {"checkpoint": former["checkpoint"]}):
+        state = sdk("threads.get_state", ran, **at)
+        assert state["values"]["done"] == 1
+        assert state["next"] == ["step"]
+        assert state["checkpoint_id"] == former["checkpoint_id"]
+
+
+def test_an_unknown_checkpoint_is_an_empty_state(sdk: Sdk, ran: str) -> None:
+    for unknown in (str(uuid4()), "abc"):
+        state = sdk("threads.get_state", ran, checkpoint_id=unknown)
+        assert (state["values"], state["next"], state["created_at"]) == ({}, [], None)
+
+
+def test_a_state_is_changed_as_if_by_a_node(sdk: Sdk, ran: str) -> None:
+    before = sdk("threads.get_state", ran)
+    changed = sdk("threads.update_state", ran, values={"done": 7}, as_node="step")
+    state = sdk("threads.get_state", ran)
+    assert changed["checkpoint"] == state["checkpoint"]
+    assert changed["checkpoint_id"] == state["checkpoint_id"] != before["checkpoint_id"]
+    assert changed["configurable"]["checkpoint_id"] == state["checkpoint_id"]
+    assert state["values"]["done"] == 7
+    assert state["metadata"]["source"] == "update"
+    thread = sdk("threads.get", ran)
+    assert thread["values"]["done"] == 7
+    assert thread["status"] == "idle"
+
+
+def test_a_state_that_leaves_work_to_do_interrupts_the_thread_and_a_run_goes_on_from_it(
+    sdk: Sdk, ran: str
+) -> None:
+    sdk("threads.update_state", ran, values={"done": 0}, as_node="begin")
+    assert sdk("threads.get", ran)["status"] == "interrupted"
+    assert sdk("threads.get_state", ran)["next"] == ["step"]
+    assert sdk("runs.wait", ran, "slow")["done"] == 2
+    assert sdk("threads.get", ran)["status"] == "idle"
+
+
+def test_a_former_checkpoint_can_be_forked(sdk: Sdk, ran: str) -> None:
+    former = sdk("threads.get_history", ran)[1]
+    sdk("threads.update_state", ran, values={"steps": 3}, checkpoint_id=former["checkpoint_id"])
+    assert sdk("threads.get_state", ran)["parent_checkpoint_id"] == former["checkpoint_id"]
+    again = sdk(
+        "runs.wait", ran, "slow", input={"delay": 0, "steps": 1}, checkpoint_id=former["checkpoint_id"]
+    )
+    assert again["done"] == 1
+
+
+def test_a_state_of_no_graph_or_by_no_node_is_refused(sdk: Sdk, ran: str) -> None:
+    with pytest.raises(Refused, match="has no assigned graph ID") as refused:
+        sdk("threads.update_state", sdk("threads.create")["thread_id"], values={"done": 1})
+    assert refused.value.status == 400
+    with pytest.raises(Refused, match="Node nonode does not exist") as refused:
+        sdk("threads.update_state", ran, values={"done": 1}, as_node="nonode")
+    assert refused.value.status == 400
+
+
+def test_a_state_is_not_changed_under_a_run(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    run = sdk("runs.create", thread_id, "slow", input={"delay": 30})
+    with pytest.raises(Refused) as refused:
+        sdk("threads.update_state", thread_id, values={"done": 1}, as_node="step")
+    assert refused.value.status == 409
+    assert "kwargs" not in refused.value.text
+    sdk("runs.cancel", thread_id, run["run_id"], wait=True)
+
+
+def test_the_state_of_a_subgraph_can_be_read(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", thread_id, "nested", input={"x": 1}, interrupt_before=["inner_b"])
+    plain = sdk("threads.get_state", thread_id)
+    with_subgraphs = sdk("threads.get_state", thread_id, subgraphs=True)
+    assert plain["next"] == with_subgraphs["next"]
+    for state in (plain, with_subgraphs):
+        assert state["values"]["x"] in (1, 2)
+
+
+def test_states_of_a_thread_that_is_not_there_are_not_found(sdk: Sdk) -> None:
+    unknown = str(uuid4())
+    for call, options in (
+        ("get_state", {}),
+        ("get_state", {"checkpoint_id": str(uuid4())}),
+        ("get_state", {"checkpoint": {"checkpoint_id": str(uuid4())}}),
+        ("update_state", {"values": {}}),
+        ("get_history", {}),
+    ):
+        with pytest.raises(Refused) as refused:
+            sdk(f"threads.{call}", unknown, **options)
+        assert refused.value.status == 404

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.wire.sdks import Refused, Sdk
+
+SAID = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_a_fresh_thread_is_idle_and_empty(sdk: Sdk) -> None:
+    thread = sdk("threads.create", metadata={"who": "Zoë"})
+    assert list(thread) == [
+        *("thread_id", "created_at", "updated_at", "state_updated_at"),
+        *("metadata", "status", "config", "values"),
+    ]
+    assert thread["metadata"] == {"who": "Zoë"}
+    assert (thread["status"], thread["config"], thread["values"]) == ("idle", {}, None)
+    assert thread["created_at"].endswith("+00:00")
+    assert sdk("threads.get", thread["thread_id"]) == thread
+
+
+def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None:
+    wanted = str(uuid4())
+    made = sdk("threads.create", thread_id=wanted, metadata={"n": 1})
+    assert made["thread_id"] == wanted
+    for options in ({}, {"if_exists": "raise"}):
+        with pytest.raises(Refused, match=f"Thread with ID {wanted} already exists") as refused:
+            sdk("threads.create", thread_id=wanted, **options)
+        assert refused.value.status == 409
+    again = sdk("threads.create", thread_id=wanted, if_exists="do_nothing", metadata={"n": 2})
+    assert again == made
+
+
+def test_a_thread_takes_a_graph_and_a_time_to_live(sdk: Sdk) -> None:
+    thread = sdk("threads.create", graph_id="echo", ttl=60)
+    assert thread["metadata"] == {"graph_id": "echo"}
+
+
+def test_metadata_is_merged_key_by_key(sdk: Sdk) -> None:
+    thread = sdk("threads.create", metadata={"a": 1, "b": {"x": 1}})
+    changed = sdk("threads.update", thread["thread_id"], metadata={"b": {"y": 2}, "c": None})
+    assert changed["metadata"] == {"a": 1, "b": {"y": 2}, "c": None}
+    assert changed["updated_at"] > thread["updated_at"]
+    assert changed["state_updated_at"] == thread["state_updated_at"]
+
+
+def test_an_update_is_answered_without_a_body_when_that_is_asked(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    answer = sdk("threads.update", thread_id, metadata={"a": 1}, return_minimal=True)
+    if sdk.kind != "js-2.0":  # which cannot ask
+        assert answer is None
+    assert sdk("threads.get", thread_id)["metadata"] == {"a": 1}
+
+
+def test_a_deleted_thread_is_gone(sdk: Sdk) -> None:
+    gone = sdk("threads.create")["thread_id"]
+    sdk("threads.delete", gone)
+    for call in ("get", "delete", "update", "get_state"):
+        with pytest.raises(Refused, match=f"Thread with ID {gone} not found") as refused:
+            sdk(f"threads.{call}", gone, **({"metadata": {}} if call == "update" else {}))
+        assert refused.value.status == 404
+
+
+def test_a_thread_with_a_run_in_it_can_be_deleted(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    sdk("runs.create", thread_id, "slow", input={"delay": 30})
+    sdk("threads.delete", thread_id)
+    with pytest.raises(Refused) as refused:
+        sdk("threads.get", thread_id)
+    assert refused.value.status == 404
+
+
+def test_threads_are_found_by_metadata_status_ids_and_values(sdk: Sdk) -> None:
+    tag = str(uuid4())
+    fresh, ran, failed = (
+        sdk("threads.create", metadata={"tag": tag, "nested": {"n": n}})["thread_id"] for n in range(3)
+    )
+    sdk("runs.wait", ran, "events", input={"n": 3})
+    sdk("runs.wait", failed, "failing", input={"x": 1}, raise_error=False)
+
+    def found(metadata: dict[str, object] | None = None, **options: object) -> list[str]:
+        mine = {"tag": tag, **(metadata or {})}
+        return sorted(thread["thread_id"] for thread in sdk("threads.search", metadata=mine, **options))
+
+    assert found() == sorted([fresh, ran, failed])
+    assert found(metadata={"nested": {"n": 1}}) == [ran]
+    assert found(status="idle") == sorted([fresh, ran])
+    assert found(status="error") == [failed]
+    assert found(status="busy") == []
+    assert found(ids=[fresh, failed]) == sorted([fresh, failed])
+    assert found(ids=[]) == sorted([fresh, ran, failed])
+    assert found(values={"written": 3}) == [ran]
+    assert found(values={"written": 4}) == []
+    assert sdk("threads.count", metadata={"tag": tag}, values={"written": 3}) == 1
+    assert sdk("threads.count", metadata={"tag": tag}, status="error") == 1
+
+
+def test_threads_are_sorted_paged_and_cut_to_columns(sdk: Sdk) -> None:
+    tag = str(uuid4())
+    made = [sdk("threads.create", metadata={"tag": tag})["thread_id"] for _ in range(4)]
+    sdk("threads.update", made[1], metadata={"changed": True})
+    mine = {"tag": tag}
+
+    def ids(**options: object) -> list[str]:
+        return [thread["thread_id"] for thread in sdk("threads.search", metadata=mine, **options)]
+
+    assert ids() == [made[1], made[3], made[2], made[0]]
+    assert ids(sort_by="created_at", sort_order="asc") == made
+    assert ids(sort_by="created_at") == made[::-1]
+    assert ids(sort_by="thread_id", sort_order="asc") == sorted(made)
+    assert ids(sort_by="created_at", sort_order="asc", limit=2, offset=1) == made[1:3]
+    assert ids(offset=9) == []
+    some = sdk("threads.search", metadata=mine, select=["thread_id", "status"], limit=1)
+    assert some == [{"thread_id": made[1], "status": "idle"}]
+
+
+def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
+    tag = str(uuid4())
+    for _ in range(3):
+        http.post("/threads", json={"metadata": {"tag": tag}}).raise_for_status()
+
+    def page(**body: int) -> tuple[int, str, str | None]:
+        found = http.post("/threads/search", json={"metadata": {"tag": tag}, **body})
+        return (
+            len(found.json()),
+            found.headers["x-pagination-total"],
+            found.headers.get("x-pagination-next"),
+        )
+
+    assert page(limit=2) == (2, "3", "2")
+    assert page(limit=2, offset=2) == (1, "3", None)
+    assert page(limit=3) == (3, "3", None)
+    assert page(offset=1000) == (0, "3", None)
+
+
+def test_a_thread_remembers_its_last_run(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create", metadata={"mine": 1})["thread_id"]
+    sdk("runs.wait", thread_id, "echo", input=SAID, config={"configurable": {"k": "v"}, "tags": ["t"]})
+    thread = sdk("threads.get", thread_id)
+    assert thread["status"] == "idle"
+    assert thread["metadata"].items() >= {"mine": 1, "graph_id": "echo"}.items()
+    assert [message["content"] for message in thread["values"]["messages"]] == ["hi", "hi"]
+    assert (thread["error"], thread["interrupts"]) == (None, {})
+    assert thread["config"]["configurable"] == {"k": "v"}
+    assert thread["state_updated_at"] > thread["created_at"]
+
+
+def test_a_thread_says_how_its_run_failed_until_one_succeeds(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", thread_id, "failing", input={"x": 1}, raise_error=False)
+    thread = sdk("threads.get", thread_id)
+    assert thread["status"] == "error"
+    assert thread["error"] == {"error": "ValueError", "message": "boom happened"}
+    sdk("runs.wait", thread_id, "events", input={"n": 1})
+    thread = sdk("threads.get", thread_id)
+    assert (thread["status"], thread["error"]) == ("idle", None)
+
+
+def test_a_thread_shows_what_it_is_asked_and_is_told(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    answer = sdk("runs.wait", thread_id, "ask", input={"question": "Who?"})
+    [asked] = answer.pop("__interrupt__")
+    assert answer == {"question": "Who?"}
+    assert asked["value"] == {"q": "Who?"}
+    assert asked["response_schema"] is None
+    thread = sdk("threads.get", thread_id)
+    assert thread["status"] == "interrupted"
+    [[interrupt]] = thread["interrupts"].values()
+    assert interrupt == {"id": asked["id"], "value": {"q": "Who?"}}
+    assert sdk("threads.count", metadata={"graph_id": "ask"}, status="interrupted") >= 1
+
+    done = sdk("runs.wait", thread_id, "ask", command={"resume": "Ada"})
+    assert done == {"question": "Who?", "answer": "Thank you, Ada."}
+    thread = sdk("threads.get", thread_id)
+    assert (thread["status"], thread["interrupts"]) == ("idle", {})
