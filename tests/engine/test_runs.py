@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -16,14 +16,12 @@ from matins.domain.runs import Run, RunStatus
 from matins.domain.threads import ThreadStatus
 from matins.engine.runs import RunRequest, Runs
 from matins.storage import threads
-from matins.storage.pool import Conn, Pool
 from tests.support import databases
-from tests.support.engine import Node, create_cron, node, until
+from tests.support.engine import Node, Twice, create_cron, node, until
 
 pytestmark = pytest.mark.anyio
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -322,24 +320,6 @@ async def test_a_claim_whose_commit_was_not_answered_goes_back_and_runs(engine: 
 
 
 # -- a COMMIT whose reply was lost: the work is done, and is done again
-
-
-class Twice(Pool):
-    """What a lost reply to COMMIT does: the transaction is there, and is tried again."""
-
-    def __init__(self, pool: Pool, between: Callable[[], Awaitable[None]] | None = None) -> None:
-        super().__init__(pool._pool)
-        self._between = between
-
-    async def run(
-        self, work: Callable[[Conn], Awaitable[T]], *, transaction: bool = True, patience_s: float = 8
-    ) -> T:
-        first = await super().run(work, transaction=transaction, patience_s=patience_s)
-        if not transaction:
-            return first
-        if self._between is not None:
-            await self._between()
-        return await super().run(work, transaction=transaction, patience_s=patience_s)
 
 
 def repeating(engine: Node, between: Callable[[], Awaitable[None]] | None = None) -> Runs:

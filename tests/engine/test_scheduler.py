@@ -21,7 +21,7 @@ from matins.storage import crons as stored
 from matins.storage import threads
 from matins.storage.pool import Conn, Pool
 from tests.support import rows
-from tests.support.engine import Graphs, create_cron, move_clock, scheduling, until
+from tests.support.engine import Graphs, Twice, create_cron, move_clock, scheduling, until
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +161,17 @@ async def test_of_racing_schedulers_each_slot_is_fired_by_one(moving: Pool) -> N
         " AND (SELECT count(*) FROM matins.run JOIN matins.cron_fire USING (run_id, cron_id, scheduled_for))"
         " = (SELECT count(*) FROM matins.run)",
     )
+
+
+async def test_a_fire_whose_commit_was_not_answered_is_not_fired_again(moving: Pool) -> None:
+    async with scheduling(Twice(moving)) as due:
+        cron = await create_cron(moving, "@every 1s")
+        due()
+        await until(at_least(moving, cron, 3))
+    found = [fire["scheduled_for"] for fire in await fires(moving, cron)]
+    assert found == [found[0] + n * timedelta(seconds=1) for n in range(len(found))]
+    runs = await fetch(moving, "SELECT scheduled_for FROM matins.run ORDER BY 1")
+    assert [run["scheduled_for"] for run in runs] == found
 
 
 async def test_after_a_downtime_each_slot_is_on_record_and_the_newest_missed_one_fires_once(

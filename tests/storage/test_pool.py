@@ -1,21 +1,91 @@
 from __future__ import annotations
 
-import asyncpg
+import time
+
+import anyio
 import pytest
 
-from matins.storage.pool import Conn, Pool
+from matins.domain.errors import Conflict, Invalid, Unavailable
+from matins.storage.pool import Conn, Pool, normalise_dsn, open_connection
+from tests.support import rows
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_work_that_a_broken_connection_interrupts_is_done_again(pool: Pool) -> None:
-    tries = []
+@pytest.mark.parametrize("value", [2**70, -(2**70)])
+async def test_a_value_that_no_parameter_can_carry_is_invalid_and_not_tried_again(
+    pool: Pool, value: int
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(Invalid):
+        await pool.run(lambda conn: conn.fetchval("SELECT $1::bigint", value))
+    assert time.monotonic() - began < 1
+
+
+async def test_a_value_that_the_database_cannot_hold_is_invalid(pool: Pool) -> None:
+    with pytest.raises(Invalid):
+        await pool.run(lambda conn: conn.fetchval("SELECT $1::jsonb", b'"\\u0000"'))
+
+
+async def test_what_is_there_already_is_a_conflict(pool: Pool) -> None:
+    async def twice(conn: Conn) -> None:
+        thread = await rows.thread(conn)
+        await conn.execute("INSERT INTO matins.thread (thread_id) VALUES ($1)", thread)
+
+    with pytest.raises(Conflict, match="thread_pkey"):
+        await pool.run(twice)
+
+
+async def test_work_whose_connection_is_cut_is_done_again_from_its_start(pool: Pool) -> None:
+    tries = 0
 
     async def work(conn: Conn) -> int:
-        tries.append(conn)
-        if len(tries) == 1:  # what the driver raises when a killed server leaves it in the middle of something
-            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
-        return int(await conn.fetchval("SELECT 1"))
+        nonlocal tries
+        tries += 1
+        await rows.thread(conn)
+        if tries == 1:
+            await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return tries
 
-    assert await pool.run(work) == 1
-    assert len(tries) == 2
+    assert await pool.run(work) == 2
+    async with pool.connection() as conn:
+        assert await conn.fetchval("SELECT count(*) FROM matins.thread") == 1
+
+
+async def test_transactions_that_wait_for_each_other_both_end(pool: Pool) -> None:
+    async with pool.connection() as conn:
+        one, other = await rows.thread(conn), await rows.thread(conn)
+
+    async def touch(first: object, second: object) -> None:
+        async def work(conn: Conn) -> None:
+            for thread in (first, second):
+                await conn.execute("UPDATE matins.thread SET updated_at = now() WHERE thread_id = $1", thread)
+                await anyio.sleep(0.1)  # long enough for the other to come half way
+
+        await pool.run(work)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(touch, one, other)
+        group.start_soon(touch, other, one)
+
+
+async def test_a_statement_that_an_operator_cancels_is_no_fault_of_the_request(pool: Pool) -> None:
+    async def work(conn: Conn) -> None:
+        await conn.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)")
+
+    with pytest.raises(Unavailable):
+        await pool.run(work, patience_s=0.1)
+
+
+async def test_a_connection_of_ones_own_speaks_the_errors_of_the_domain(database: str) -> None:
+    with pytest.raises(Unavailable):
+        async with open_connection(database) as conn:
+            await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def test_what_asyncpg_does_not_know_is_taken_from_a_dsn_and_named() -> None:
+    given = "postgres+psycopg://u:p@a,b/db?keepalives=1&connect_timeout=3&sslmode=require&pgbouncer=true"
+    assert normalise_dsn(given) == (
+        "postgresql://u:p@a,b/db?sslmode=require&target_session_attrs=read-write",
+        ["keepalives", "pgbouncer"],
+    )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import anyio
@@ -32,6 +32,7 @@ from matins.storage.pool import Conn, Pool, open_pool
 from matins.workers.pool import Pool as Workers
 from matins.workers.process import Launch
 
+T = TypeVar("T")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "langgraph.json"
 
 
@@ -184,6 +185,24 @@ async def node(
         for part in (lease, workers, carried, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
         yield Node(pool, hub, lease, workers, carried, runs, scheduler, wake, due, dsn)
+
+
+class Twice(Pool):
+    """What a lost reply to COMMIT does: the transaction is there, and is tried again."""
+
+    def __init__(self, pool: Pool, between: Callable[[], Awaitable[None]] | None = None) -> None:
+        super().__init__(pool._pool)
+        self._between = between
+
+    async def run(
+        self, work: Callable[[Conn], Awaitable[T]], *, transaction: bool = True, patience_s: float = 8
+    ) -> T:
+        first = await super().run(work, transaction=transaction, patience_s=patience_s)
+        if not transaction:
+            return first
+        if self._between is not None:
+            await self._between()
+        return await super().run(work, transaction=transaction, patience_s=patience_s)
 
 
 @asynccontextmanager
