@@ -114,7 +114,7 @@ async def test_a_fire_comes_with_exactly_one_run_that_says_whose_it_is(moving: P
     }
     kwargs = json.loads(run["kwargs"])
     assert kwargs["input"] == {"messages": [{"role": "user", "content": "tick"}]}
-    assert kwargs["config"]["configurable"]["cron_id"] == str(cron.cron_id)
+    assert kwargs["context"] == {}
     written = await fetch(
         moving,
         "SELECT DISTINCT xmin::text FROM (SELECT xmin FROM matins.run UNION ALL SELECT xmin FROM matins.cron_fire"
@@ -332,6 +332,9 @@ async def assert_paused(pool: Pool, bad: Cron, good: Cron, reason: str) -> None:
     async with scheduling(pool) as due:
         await pass_time(pool, due, minutes=1)
         await until(at_least(pool, good, 1))
+        if "could not be fired" in reason:  # it might have passed: tried for as long as the slot may fire
+            assert (await get(pool, bad)).enabled
+            await pass_time(pool, due, seconds=31)
         await until(at_least(pool, bad, 1))
     paused = await get(pool, bad)
     assert not paused.enabled
@@ -340,8 +343,9 @@ async def assert_paused(pool: Pool, bad: Cron, good: Cron, reason: str) -> None:
     assert (fire["outcome"], fire["run_id"]) == ("failed", None)
     assert reason in fire["reason"]
     assert fire["scheduled_for"] == bad.next_run_date
-    assert [fire["outcome"] for fire in await fires(pool, good)] == ["fired"]
-    assert await value(pool, "SELECT count(*) FROM matins.run") == 1
+    fired = await fires(pool, good)
+    assert {fire["outcome"] for fire in fired} == {"fired"}
+    assert await value(pool, "SELECT count(*) FROM matins.run") == len(fired)
 
 
 async def test_a_cron_goes_with_its_thread_and_its_ledger_stays(moving: Pool) -> None:
