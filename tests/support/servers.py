@@ -200,12 +200,6 @@ class Server:
         return int((self.data_dir / "postgres" / "postmaster.pid").read_text().split("\n", 1)[0])
 
     @property
-    def database_uri(self) -> str:
-        """The DSN of its embedded PostgreSQL."""
-        assert self.data_dir is not None
-        return EmbeddedPostgres(self.data_dir).uri
-
-    @property
     def postgres_pids(self) -> list[int]:
         """All processes of the embedded PostgreSQL."""
         if self.data_dir is None:

@@ -1,0 +1,152 @@
+"""The code changes while the server works, Ctrl-C ends it, and everything goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import anyio
+import httpx
+import pytest
+
+from tests.support import servers
+from tests.support.pools import until
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a server in /proc")
+
+STEPS: Final = (Path(__file__).parent / "project" / "steps.py").read_text()
+CTRL_C_SECONDS: Final = 2.0
+RELOAD_SECONDS: Final = 30.0
+
+
+def code(version: int) -> str:
+    """The graph of the project, whose runs say in `done` by which code they were counted."""
+    return STEPS.replace('{"done": 0}', f'{{"done": {version * 1000}}}').replace(
+        'state["done"] < state.get("steps", 1)', f'state["done"] < {version * 1000} + state.get("steps", 1)'
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    directory = tmp_path / "project"
+    directory.mkdir()
+    (directory / "langgraph.json").write_text(
+        json.dumps({"dependencies": ["."], "graphs": {"steps": "./steps.py:graph"}})
+    )
+    (directory / "steps.py").write_text(code(1))
+    return directory
+
+
+@pytest.fixture
+def server(project: Path) -> Iterator[Server]:
+    effects = project.parent / "effects"
+    effects.touch()
+    with servers.start(
+        project / "langgraph.json",
+        project.parent,
+        env={"EFFECTS": str(effects)},
+        data_dir=project / ".matins",
+    ) as server:
+        yield server
+
+
+async def done(http: httpx.AsyncClient, *, steps: int = 1, pause: float = 0.0) -> int:
+    """Run the graph to its end; what it counted, where thousands are the version of the code."""
+    body = {"assistant_id": "steps", "input": {"steps": steps, "pause": pause}}
+    answer = await http.post("/runs/wait", json=body)
+    answer.raise_for_status()
+    return int(answer.json()["done"])
+
+
+@pytest.mark.anyio
+async def test_new_code_takes_new_runs_and_old_runs_end_on_the_old(server: Server, project: Path) -> None:
+    asked = 0
+    is_over = False
+    results: list[int] = []
+    versions: list[int] = []
+
+    async def keep_asking(http: httpx.AsyncClient) -> None:
+        nonlocal asked
+        while not is_over:
+            (await http.get("/ok")).raise_for_status()
+            versions.append(await done(http))
+            asked += 2
+
+    async def old_run(http: httpx.AsyncClient) -> None:
+        results.append(await done(http, steps=24, pause=0.25))
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http, anyio.create_task_group() as group:
+        for _ in range(3):
+            group.start_soon(old_run, http)
+        for _ in range(4):
+            group.start_soon(keep_asking, http)
+        await until(lambda: len(versions) >= 20)
+        assert set(versions) == {1001}
+
+        (project / "steps.py").write_text(code(2))
+        began = time.monotonic()
+        with anyio.fail_after(RELOAD_SECONDS):
+            await until(lambda: versions[-1] == 2001)
+        print(
+            f"\nnew code took over {time.monotonic() - began:.2f} s after the edit, {asked} requests so far"
+        )
+        assert results == [], "the old runs were over before the new code came: they prove nothing"
+
+        seen = len(versions)
+        (project / "steps.py").write_text("import nowhere_to_be_found\n")
+        with anyio.fail_after(RELOAD_SECONDS):
+            await until(lambda: "graphs.reload_failed" in server.log.read_text())
+            refused = len(versions)
+            await until(lambda: len(versions) >= refused + 20)
+        assert set(versions[seen:]) <= {1001, 2001}
+        assert versions[-1] == 2001
+        assert "No module named 'nowhere_to_be_found'" in server.log.read_text()
+
+        (project / "steps.py").write_text(code(3))
+        with anyio.fail_after(RELOAD_SECONDS):
+            await until(lambda: versions[-1] == 3001 and len(results) == 3)
+        is_over = True
+    assert results == [1024] * 3
+    print(f"{asked} requests, none failed")
+
+
+@pytest.mark.anyio
+async def test_ctrl_c_is_quick_and_runs_go_on_at_the_next_start(server: Server, project: Path) -> None:
+    effects = project.parent / "effects"
+    print(f"\ncold start {server.started_in_s:.2f} s")
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+        thread = (await http.post("/threads", json={})).json()["thread_id"]
+        body = {"assistant_id": "steps", "input": {"steps": 12, "pause": 0.25}}
+        run = (await http.post(f"/threads/{thread}/runs", json=body)).json()["run_id"]
+        with anyio.fail_after(20):
+            await until(lambda: effects.read_text().count(run) >= 4)
+        began = time.monotonic()
+        assert server.interrupt() == 0
+        took_s = time.monotonic() - began
+        print(f"Ctrl-C took {took_s:.2f} s with a run under way")
+        server.start()
+        print(f"warm start {server.started_in_s:.2f} s")
+        joined = await http.get(f"/threads/{thread}/runs/{run}/join")
+        assert joined.json()["done"] == 1012
+    steps = [line.split()[3] for line in effects.read_text().splitlines() if run in line]
+    assert sorted(set(steps)) == sorted({"end", *(f"step{at}" for at in range(1001, 1013))})
+    assert len(steps) <= 12 + 1 + 1, f"more than the step under way was repeated: {steps}"
+    assert took_s < CTRL_C_SECONDS
+
+
+def test_the_data_directory_ignores_itself(server: Server, project: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(project)], check=True)
+    listed = subprocess.run(
+        ["git", "-C", str(project), "status", "--porcelain", "--untracked-files=all"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert ".matins" not in listed.stdout
+    assert "steps.py" in listed.stdout
