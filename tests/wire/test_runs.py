@@ -151,7 +151,9 @@ def test_an_sdk_raises_how_a_graph_failed(sdk: Sdk) -> None:
 def test_a_run_is_resumed_by_a_command(sdk: Sdk, thread: str) -> None:
     answer = sdk("runs.wait", thread, "ask", input={"question": "Who?"})
     [asked] = answer["__interrupt__"]
-    assert sdk("runs.list", thread)[0]["status"] == "success"
+    [run] = sdk("runs.list", thread)
+    assert run["status"] == "success"
+    assert sdk("runs.join", thread, run["run_id"]) == answer
     done = sdk("runs.wait", thread, "ask", command={"resume": {asked["id"]: "Ada"}})
     assert done["answer"] == "Thank you, Ada."
 

@@ -378,10 +378,17 @@ async def _vacate(conn: Conn, run: Run) -> None:
 
 
 def _with_interrupts(values: bytes | None, interrupts: bytes | None) -> bytes:
-    """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any."""
+    """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any.
+
+    Source: streams, `wait` and `join` tell of a `response_schema`, which the thread does not; observed.
+    """
     pending = msgspec.json.decode(interrupts, type=dict[str, list[dict[str, object]]]) if interrupts else {}
     if not pending:
         return values or b"{}"
     state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values else {}
-    asked = [{"value": each.get("value"), "id": each.get("id")} for task in pending.values() for each in task]
+    asked = [
+        {"value": each.get("value"), "id": each.get("id"), "response_schema": None}
+        for task in pending.values()
+        for each in task
+    ]
     return msgspec.json.encode({**state, "__interrupt__": asked})
