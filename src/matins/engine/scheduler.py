@@ -45,8 +45,11 @@ BATCH: Final = 500
 SLOTS_AT_ONCE: Final = 500
 """How many slots are decided in one transaction: a long downtime is recorded in several."""
 
-HELD_SECONDS: Final = 0.2
-"""The pause when nothing of what is due could be fired: somebody else holds it, or it fails."""
+HELD_SECONDS: Final = 0.02
+"""The pause when what is due is held by somebody else just now."""
+
+FAILED_SECONDS: Final = 1.0
+"""The pause after a cron that may not be to blame for it failed to fire."""
 
 AWAY_SECONDS: Final = 0.2
 
@@ -166,14 +169,13 @@ class Scheduler:
         wait_s = (first - self._clock.now()).total_seconds()
         if wait_s > LOOK_SECONDS:
             return wait_s - LOOK_SECONDS
-        await self._wake.wait(
-            max(0.0, wait_s + 0.001)
-        )  # a hair longer: the database must agree that it has come
+        # A hair longer: the database must agree that it has come.
+        await self._wake.wait(max(0.0, wait_s + 0.001))
         instant = self._clock.now()
         due = [each for each in prepared if each.cron.next_run_date and each.cron.next_run_date <= instant]
         if not due:
             return 0.0
-        return 0.0 if await self._fire_all(due) else HELD_SECONDS
+        return await self._fire_all(due)
 
     async def _prepare(self, conn: Conn, ahead: list[Cron]) -> list[_Prepared]:
         """Find what each cron's runs need: its assistant, once for all that share it, and its payload."""
@@ -198,15 +200,16 @@ class Scheduler:
                 prepared.append(_Prepared(cron, trouble=f"its payload cannot be read: {unreadable}"))
         return prepared
 
-    async def _fire_all(self, due: list[_Prepared]) -> int:
-        """Fire what is due in one transaction; if the database refuses the batch, one by one."""
+    async def _fire_all(self, due: list[_Prepared]) -> float:
+        """Fire what is due in one transaction, or one by one if that fails; give how long to pause then."""
         try:
-            return await self._fire(due)
+            return 0.0 if await self._fire(due) else HELD_SECONDS
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - the wall of a loop iteration: find the bad one, fire the rest
             telemetry.log().exception(telemetry.SCHEDULER_FAILED, crons=len(due))
-            return sum([await self._fire_alone(each) for each in due])
+        taken = [await self._fire_alone(each) for each in due]
+        return 0.0 if all(taken) else FAILED_SECONDS
 
     async def _fire_alone(self, each: _Prepared) -> int:
         try:
