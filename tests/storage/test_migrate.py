@@ -64,28 +64,6 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: s
     assert await migrate(empty_database) == NAMES[1:]
 
 
-async def test_a_thread_from_before_rests_in_the_status_it_had(empty_database: str) -> None:
-    first, *_ = migrations()
-    async with open_connection(empty_database) as connection:
-        await connection.execute(first.text)
-        await connection.execute(
-            "CREATE TABLE matins.migration (version integer PRIMARY KEY, name text, checksum text,"
-            " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
-        await connection.execute(
-            "INSERT INTO matins.migration VALUES (1, $1, $2)", first.name, first.checksum
-        )
-        await connection.execute(
-            "INSERT INTO matins.thread (thread_id, status, interrupts, error) VALUES"
-            " (gen_random_uuid(), 'interrupted', '{}', NULL), (gen_random_uuid(), 'busy', '{\"a\":[]}', NULL),"
-            " (gen_random_uuid(), 'busy', NULL, '{}'), (gen_random_uuid(), 'busy', '{}', NULL)"
-        )
-    await migrate(empty_database)
-    async with open_connection(empty_database) as connection:
-        found = await connection.fetch("SELECT resting_status FROM matins.thread ORDER BY ctid")
-    assert sorted(row["resting_status"] for row in found) == ["error", "idle", "interrupted", "interrupted"]
-
-
 async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         await migrate(f"postgresql://nobody@/none?host={tmp_path}")

@@ -43,6 +43,9 @@ CREATE TABLE matins.thread (
     metadata         jsonb NOT NULL DEFAULT '{}',
     config           json NOT NULL DEFAULT '{}',
     status           text NOT NULL DEFAULT 'idle' CHECK (status IN ('idle', 'busy', 'interrupted', 'error')),
+    -- What `status` goes back to when what was in flight is gone without having written a state. The state does not
+    -- tell: a thread that stopped at a breakpoint has no interrupts.
+    resting_status   text NOT NULL DEFAULT 'idle' CHECK (resting_status IN ('idle', 'interrupted', 'error')),
     "values"         jsonb,
     interrupts       json,   -- NULL until the first run or state write
     error            json,
