@@ -377,6 +377,22 @@ async def test_firing_waits_for_no_thread_that_somebody_holds(moving: Pool) -> N
     assert [fire["outcome"] for fire in await fires(moving, slow)] == ["fired"]
 
 
+async def test_a_cron_that_rejects_is_skipped_on_record_while_its_thread_is_busy(moving: Pool) -> None:
+    async with moving.connection() as conn:
+        thread = await rows.thread(conn)
+    cron = await create_cron(moving, "* * * * *", thread_id=thread, payload={"multitask_strategy": "reject"})
+    async with scheduling(moving) as due:
+        for number in (1, 2):  # nobody carries the first run out
+            await pass_time(moving, due, minutes=1)
+            await until(at_least(moving, cron, number))
+    found = await fires(moving, cron)
+    assert [(fire["outcome"], fire["reason"]) for fire in found] == [
+        ("fired", None),
+        ("skipped", "its thread was busy"),
+    ]
+    assert await value(moving, "SELECT count(*) FROM matins.run WHERE thread_id = $1", thread) == 1
+
+
 @pytest.mark.parametrize(("wish", "is_temporary"), [(None, True), ("delete", True), ("keep", False)])
 async def test_a_cron_without_a_thread_makes_one_for_each_run_and_says_whether_it_stays(
     moving: Pool, wish: str | None, is_temporary: bool

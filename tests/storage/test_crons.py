@@ -215,7 +215,7 @@ async def test_a_fire_starts_its_run_on_its_thread_or_on_a_fresh_one(pool: Pool)
         thread = await rows.thread(conn)
         on_thread, without = await insert(conn, thread_id=thread), await insert(conn, owner="ada")
         both = [fire_of(on_thread, NOW), fire_of(without, NOW)]
-        assert await fires.record(conn, both) == [fire.run for fire in both]
+        assert await fires.record(conn, both) == both
         found = await conn.fetch(
             "SELECT r.thread_id, r.status, r.priority, r.owner, t.status AS thread, t.owner AS thread_owner, t.metadata"
             " FROM matins.run r JOIN matins.thread t USING (thread_id) JOIN matins.cron_fire f"
@@ -236,8 +236,8 @@ async def test_a_slot_on_record_starts_nothing_again(pool: Pool) -> None:
             fire_of(made, NOW),
             fire_of(made, NOW + timedelta(seconds=1)),
         )
-        assert await fires.record(conn, [first]) == [first.run]
-        assert await fires.record(conn, [again, other]) == [other.run]
+        assert await fires.record(conn, [first]) == [first]
+        assert await fires.record(conn, [again, other]) == [other]
         missed = fires.Fire(made, NOW, "missed", reason="late")
         assert await fires.record(conn, [missed]) == []
         assert await conn.fetchval("SELECT count(*) FROM matins.cron_fire") == 2

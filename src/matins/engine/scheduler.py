@@ -240,9 +240,9 @@ class Scheduler:
             decided = _decide([each for each in due if each.cron.cron_id in taken.cron_ids], taken.now)
             for cron, reason in decided.given_up:
                 await crons.pause(conn, cron, reason)
-            await fires.record(conn, decided.rows)
+            written = await fires.record(conn, decided.rows)
             await fires.advance(conn, decided.following)
-            return taken, decided.rows
+            return taken, written
 
         taken, rows = await self._pool.run(work)
         # After the commit: whoever was woken before it would find nothing, and sleep on.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from matins.domain.crons import Cron
-from matins.domain.ids import CronId, RunId
+from matins.domain.ids import CronId
 from matins.domain.runs import NewRun
 from matins.storage import sql
 from matins.storage.pool import Conn
@@ -59,12 +59,13 @@ async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
     await conn.execute(sql.load("crons")["advance_crons"].text, list(following), list(following.values()))
 
 
-async def record(conn: Conn, fires: list[Fire]) -> list[NewRun]:
-    """Write fires and their runs in the transaction that advances the crons; give the runs that were inserted.
+async def record(conn: Conn, planned: list[Fire]) -> list[Fire]:
+    """Write fires and their runs in the transaction that advances the crons; give them as they were written.
 
     A slot that is on record already gets neither a second row nor a run. The run of a cron without a thread gets a
-    fresh one. The caller has taken the crons.
+    fresh one; one that is to be rejected on a busy thread is skipped. The caller has taken the crons.
     """
+    fires = await _without_overlaps(conn, planned)
     inserted = await conn.fetch(
         sql.load("crons")["insert_fires"].text,
         [fire.cron.cron_id for fire in fires],
@@ -77,11 +78,38 @@ async def record(conn: Conn, fires: list[Fire]) -> list[NewRun]:
         [fire.cron.assistant_id for fire in fires],
         [fire.cron.owner for fire in fires],
     )
-    new = {RunId(row["run_id"]) for row in inserted if row["run_id"]}
-    fired = [(fire, fire.run) for fire in fires if fire.run and fire.run.run_id in new]
+    new = {(row["cron_id"], row["scheduled_for"]) for row in inserted}
+    written = [fire for fire in fires if (fire.cron.cron_id, fire.slot) in new]
+    fired = [(fire, fire.run) for fire in written if fire.run]
     if fired:
         await _insert_runs(conn, fired)
-    return [run for _, run in fired]
+    return written
+
+
+async def _without_overlaps(conn: Conn, planned: list[Fire]) -> list[Fire]:
+    """Give the fires, those skipped that may not wait and whose thread is busy, with a run or with each other."""
+    careful = {fire.cron.thread_id for fire in planned if _may_not_wait(fire)}
+    if not careful:
+        return planned
+    busy = {
+        row["thread_id"] for row in await conn.fetch(sql.load("runs")["busy_threads"].text, list(careful))
+    }
+    fires: list[Fire] = []
+    for fire in planned:
+        if _may_not_wait(fire) and fire.cron.thread_id in busy:
+            fires.append(replace(fire, outcome="skipped", reason="its thread was busy", run=None))
+            continue
+        if fire.run:
+            busy.add(fire.cron.thread_id)
+        fires.append(fire)
+    return fires
+
+
+def _may_not_wait(fire: Fire) -> bool:
+    """Whether the fire is of a cron on a thread that would rather be skipped than queue."""
+    return (
+        fire.cron.thread_id is not None and fire.run is not None and fire.run.multitask_strategy == "reject"
+    )
 
 
 async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:

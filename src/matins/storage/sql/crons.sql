@@ -113,7 +113,7 @@ INSERT INTO matins.cron_fire (cron_id, scheduled_for, outcome, reason, trigger, 
 SELECT * FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[],
                      $8::uuid[], $9::text[])
 ON CONFLICT DO NOTHING
-RETURNING run_id;
+RETURNING cron_id, scheduled_for;
 
 -- name: insert_fired_threads :exec
 -- $1 thread_ids, $2 owners, $3 metadata. The hidden threads of crons without one.

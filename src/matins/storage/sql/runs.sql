@@ -2,6 +2,10 @@
 -- $1 thread_id. A statement of its own after the thread's row is locked: an older snapshot would miss a run.
 SELECT run_id, status FROM matins.run WHERE thread_id = $1 AND status IN ('pending', 'running') ORDER BY seq;
 
+-- name: busy_threads :many
+-- $1 thread_ids. Those with a run in flight; in a statement of its own, as runs_in_flight.
+SELECT DISTINCT thread_id FROM matins.run WHERE thread_id = ANY($1::uuid[]) AND status IN ('pending', 'running');
+
 -- name: insert_run :one
 -- $1 run_id, $2 thread_id, $3 assistant_id, $4 owner, $5 metadata, $6 kwargs, $7 multitask_strategy, $8 temporary,
 -- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null
