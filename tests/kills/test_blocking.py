@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.abc
 import asyncpg
 import httpx
 import pytest
@@ -36,6 +37,16 @@ class Measured:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     _is_over: bool = False
 
+    @asynccontextmanager
+    async def asking(self, questions: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
+        """Ask for the length of the block."""
+        async with anyio.create_task_group() as group:
+            for what, ask in questions.items():
+                group.start_soon(self.keep_asking, what, ask)
+            await until(lambda: all(len(self.seconds.get(what, ())) > 5 for what in questions))
+            yield
+            self._is_over = True
+
     async def keep_asking(self, what: str, ask: Callable[[], Awaitable[None]]) -> None:
         times = self.seconds.setdefault(what, [])
         while not self._is_over:
@@ -43,9 +54,6 @@ class Measured:
             await ask()
             times.append(time.monotonic() - began)
             await anyio.sleep(max(0.0, began + EVERY_SECONDS - time.monotonic()))
-
-    def stop(self) -> None:
-        self._is_over = True
 
     def report(self) -> None:
         for what, times in self.seconds.items():
@@ -85,37 +93,32 @@ async def test_nothing_waits_for_a_graph_that(what: dict[str, Any], tmp_path: Pa
     effects.touch()
     measured = Measured()
     with servers.start(PROJECT, tmp_path, env={"EFFECTS": str(effects)}) as server:
-        async with (
-            httpx.AsyncClient(base_url=server.url, timeout=60) as http,
-            anyio.create_task_group() as group,
-        ):
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             thread = (await http.post("/threads", json={})).json()["thread_id"]
             ran = await http.post(f"/threads/{thread}/runs/wait", json={"assistant_id": "steps", "input": {}})
             assert ran.json()["done"] == 1
             body = {"assistant_id": "steps", "schedule": "@every 1s", "input": {}, "on_run_completed": "keep"}
             cron = (await http.post("/runs/crons", json=body)).json()["cron_id"]
             await until(lambda: len(server.workers) == 2)  # the desk is there
-            for name, ask in {
+            questions = {
                 "GET /ok": lambda: answer(http, "/ok"),
                 "GET state": lambda: answer(http, f"/threads/{thread}/state"),
                 "first event": lambda: first_event(http),
-            }.items():
-                group.start_soon(measured.keep_asking, name, ask)
-            await anyio.sleep(1)
+            }
             connection = await asyncpg.connect(server.database_uri)
-            began = await connection.fetchval("SELECT matins.now()")
-            ended = await http.post("/runs/wait", json={"assistant_id": "hostile", "input": what})
-            result = ended.json()
+            async with measured.asking(questions):
+                began = await connection.fetchval("SELECT matins.now()")
+                ended = await http.post("/runs/wait", json={"assistant_id": "hostile", "input": what})
+                over = await connection.fetchval("SELECT matins.now()")
             fires = await connection.fetch(
                 "SELECT f.scheduled_for, f.recorded_at - f.scheduled_for AS recorded,"
                 " r.created_at - f.scheduled_for AS created, r.started_at - f.scheduled_for AS started"
                 " FROM matins.cron_fire f JOIN matins.run r USING (run_id)"
-                " WHERE f.cron_id = $1 AND f.scheduled_for > $2 ORDER BY f.scheduled_for",
-                cron, began,
+                " WHERE f.cron_id = $1 AND f.scheduled_for BETWEEN $2 AND $3 ORDER BY f.scheduled_for",
+                cron, began, over - timedelta(seconds=0.5),
             )  # fmt: skip
-            over = await connection.fetchval("SELECT matins.now()")
             await connection.close()
-            measured.stop()
+    result = ended.json()
     blocked_s = (over - began).total_seconds()
     print(f"\n{what}: for {blocked_s:.1f} s: {result}")
     measured.report()
