@@ -91,7 +91,7 @@ def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: 
 
     async def reply(_: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
-        with parts.hub.subscribe(run_id) as subscription:
+        with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
             place = _place(run, run.thread_id)  # with its thread even when that is hidden. Source: observed
             await sse.relay(
@@ -111,7 +111,7 @@ def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIA
     cancels = query.switch(request, "cancel_on_disconnect")
 
     async def reply(_: Scope, receive: Receive, send: Send) -> None:
-        with parts.hub.subscribe(run_id) as subscription:
+        with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
             await sse.relay(

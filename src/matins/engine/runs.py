@@ -212,7 +212,7 @@ class Runs:
         With `wait`, returns when nothing of it executes any more, or it was settled over its head.
         Raises: NotFound when there is no such run, or it has ended.
         """
-        with self._hub.subscribe(run_id) as subscription:
+        with self._hub.subscribe(run_id, frames=False) as subscription:
             tries = 0
 
             async def work(conn: Conn) -> Run:
@@ -346,24 +346,28 @@ class Runs:
     async def _reply_of(self, run: Run) -> bytes:
         """Give the answer of a run that has ended, from what is on record."""
 
-        async def work(conn: Conn) -> tuple[Run | None, Thread | None, RunId | None]:
+        async def work(conn: Conn) -> tuple[Run | None, Thread | None, str | None]:
             return (
                 await runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE),
                 await threads.get(conn, run.thread_id, scope=EVERYONE),
-                await runs.newest(conn, run.thread_id),
+                await threads.newest_checkpoint(conn, run.thread_id),
             )
 
         ended, thread, newest = await self._pool.run(work)
         if ended is None or thread is None:
-            return b"{}"
+            message = "The run's result is gone: its thread was deleted when it ended."
+            raise Unavailable(message)
         if ended.status in (RunStatus.ERROR, RunStatus.TIMEOUT) and ended.error is not None:
             return b'{"__error__":' + ended.error + b"}"
-        if newest == run.run_id or ended.last_checkpoint_id is None:
+        if ended.status is RunStatus.INTERRUPTED:
+            return b"{}"
+        if ended.last_checkpoint_id in (None, newest):
             return _with_interrupts(thread.values, thread.interrupts)
         asked: Json = {
             "graph_id": msgspec.json.decode(run.kwargs, type=RunKwargs).graph_id,
             "thread_id": str(run.thread_id),
             "checkpoint_id": ended.last_checkpoint_id,
+            "config": msgspec.json.decode(thread.config, type=dict[str, object]),
         }
         state = await self._workers.call("state", msgspec.json.encode(asked), timeout_s=30)
         return bytes(msgspec.json.decode(state, type=dict[str, msgspec.Raw])["values"])
@@ -385,7 +389,7 @@ def _with_interrupts(values: bytes | None, interrupts: bytes | None) -> bytes:
     pending = msgspec.json.decode(interrupts, type=dict[str, list[dict[str, object]]]) if interrupts else {}
     if not pending:
         return values or b"{}"
-    state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values else {}
+    state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values and values[:1] == b"{" else {}
     asked = [
         {"value": each.get("value"), "id": each.get("id"), "response_schema": None}
         for task in pending.values()

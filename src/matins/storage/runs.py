@@ -59,12 +59,6 @@ async def list_(
     return [rows.run(row) for row in found]
 
 
-async def newest(conn: Conn, thread_id: ThreadId) -> RunId | None:
-    """Give the id of the thread's newest run."""
-    run_id: RunId | None = await conn.fetchval(sql.load("runs")["newest_run"].text, thread_id)
-    return run_id
-
-
 async def delete(conn: Conn, run_id: RunId, *, thread_id: ThreadId, scope: Scope) -> RunStatus | None:
     """Delete a run in whatever state and give the status it had, or None when there was none."""
     row = await conn.fetchrow(sql.load("runs")["delete_run"].text, run_id, thread_id, scope.owner)

@@ -57,6 +57,12 @@ async def lock(conn: Conn, thread_id: ThreadId, *, scope: Scope) -> Thread | Non
     return rows.thread(row) if row else None
 
 
+async def newest_checkpoint(conn: Conn, thread_id: ThreadId) -> str | None:
+    """Give the id of the thread's newest root checkpoint."""
+    checkpoint_id: str | None = await conn.fetchval(sql.load("threads")["newest_checkpoint"].text, thread_id)
+    return checkpoint_id
+
+
 async def search(
     conn: Conn,
     wanted: Filter,

@@ -21,9 +21,13 @@ BUFFER_BYTES: Final = 8 * 1024 * 1024
 
 
 class Subscription:
-    """One listener. `reply` is what `wait` and `join` answer, once the run has ended in this process."""
+    """One listener, to the frames too or only for the end.
 
-    def __init__(self) -> None:
+    `reply` is what `wait` and `join` answer, once the run has ended in this process.
+    """
+
+    def __init__(self, *, frames: bool) -> None:
+        self._wants_frames: Final = frames
         self.has_ended = False
         self.is_broken = False
         self.reply: bytes | None = None
@@ -32,9 +36,15 @@ class Subscription:
         self._changed = anyio.Event()
 
     def put(self, frames: list[Frame]) -> None:
-        """Add frames, or break the subscription when the reader is too far behind."""
+        """Add frames, or break the subscription when the reader is too far behind.
+
+        What comes while nothing waits to be read is never too much, however large it is.
+        """
+        if not self._wants_frames:
+            return
+        is_behind = bool(self._frames)
         self._size += sum(len(frame.data) for frame in frames)
-        if self._size > BUFFER_BYTES:
+        if is_behind and self._size > BUFFER_BYTES:
             self.is_broken = True
             self._frames.clear()
         else:
@@ -65,9 +75,9 @@ class Hub:
         self._listeners: dict[RunId, list[Subscription]] = {}
 
     @contextmanager
-    def subscribe(self, run_id: RunId) -> Iterator[Subscription]:
-        """Listen to a run, from now to the end of the block."""
-        subscription = Subscription()
+    def subscribe(self, run_id: RunId, *, frames: bool = True) -> Iterator[Subscription]:
+        """Listen to a run, from now to the end of the block; without `frames` only for its end."""
+        subscription = Subscription(frames=frames)
         self._listeners.setdefault(run_id, []).append(subscription)
         try:
             yield subscription

@@ -34,10 +34,6 @@ WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) AND ($3::text IS NULL 
 ORDER BY seq DESC
 LIMIT $4 OFFSET $5;
 
--- name: newest_run :one
--- $1 thread_id
-SELECT run_id FROM matins.run WHERE thread_id = $1 ORDER BY seq DESC LIMIT 1;
-
 -- name: delete_run :one
 -- $1 run_id, $2 thread_id, $3 owner or null
 DELETE FROM matins.run WHERE run_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR owner = $3)

@@ -13,6 +13,10 @@ SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner 
 -- $1 thread_id, $2 owner or null. Whoever changes what runs on a thread holds its row first.
 SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) FOR UPDATE;
 
+-- name: newest_checkpoint :one
+-- $1 thread_id
+SELECT max(checkpoint_id) AS checkpoint_id FROM checkpoints WHERE thread_id = $1::uuid::text AND checkpoint_ns = '';
+
 -- name: search_threads :many
 -- $1 owner or null, $2 ids or null, $3 metadata or null, $4 values or null, $5 status or null, $6 limit, $7 offset
 SELECT * FROM matins.thread
