@@ -22,7 +22,7 @@ from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, interrupt
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from matins.graphs.checkpoints import Saver, types_of
 from matins.storage.pool import Pool
@@ -112,7 +112,7 @@ ALLOWED = {(Point.__module__, "Point"), (Colour.__module__, "Colour")}
 
 @pytest.fixture
 async def theirs(database: str) -> AsyncIterator[AsyncPostgresSaver]:
-    connection = await AsyncConnection.connect(database, autocommit=True, row_factory=dict_row)
+    connection = await AsyncConnection[DictRow].connect(database, autocommit=True, row_factory=dict_row)
     async with connection:
         yield AsyncPostgresSaver(connection, serde=Saver.serde_for(ALLOWED))
 
@@ -310,8 +310,11 @@ async def test_types_come_back_when_schema_or_module_names_them(pool: Pool) -> N
     class Loose(TypedDict):
         anything: Any
 
+    def one(state: Loose) -> Loose:
+        return {"anything": [Point(1, 2.0), Colour.RED]}
+
     graph = StateGraph(Loose)
-    graph.add_node("one", lambda _: {"anything": [Point(1, 2.0), Colour.RED]})
+    graph.add_node("one", one)
     graph.add_edge(START, "one")
     listed = types_of([sys.modules[__name__]])
     assert listed == ALLOWED
@@ -339,9 +342,12 @@ async def test_a_connection_that_dies_costs_only_a_moment(ours: Saver, pool: Poo
             )
         return {"text": "cut"}
 
+    def after(state: State) -> dict[str, list[str]]:
+        return {"parts": ["after"]}
+
     graph = StateGraph(State)
     graph.add_node("cut", cut)
-    graph.add_node("after", lambda _: {"parts": ["after"]})
+    graph.add_node("after", after)
     graph.add_edge(START, "cut")
     graph.add_edge("cut", "after")
     await graph.compile(checkpointer=ours).ainvoke({"messages": []}, config)

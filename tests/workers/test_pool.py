@@ -87,12 +87,12 @@ async def test_a_stop_right_behind_the_order_keeps_it_from_starting(run_pool: Ru
     async with run_pool() as running:
         run_id = uuid4()
         frames: list[Frame] = []
+        outcomes: list[Outcome] = []
         with anyio.fail_after(10):
             async with anyio.create_task_group() as group:
                 # While the worker stands still both arrive in one batch.
                 await _begin(running, group, "block", 0.3)
                 await anyio.sleep(0.03)
-                outcomes: list[Outcome] = []
 
                 async def execute() -> None:
                     outcomes.append(await running.execute("echo", 3, run_id=run_id, frames=frames))
@@ -184,16 +184,16 @@ async def test_a_slow_consumer_holds_its_own_run_at_a_window_and_no_other(run_po
 
 async def test_drained_workers_finish_their_runs(run_pool: RunPool) -> None:
     async with run_pool() as running:
+        outcomes: list[Outcome] = []
+        old = running.alive
         with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
-                outcomes: list[Outcome] = []
 
                 async def execute() -> None:
                     outcomes.append(await running.execute("sleep", 1.0))
 
                 group.start_soon(execute)
                 await anyio.sleep(0.1)
-                old = running.alive
                 await running.pool.reload()
             assert isinstance(outcomes[0], Settled)
             assert outcomes[0].outcome == "success"
