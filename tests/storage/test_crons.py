@@ -89,6 +89,8 @@ async def test_a_search_wants_every_part_to_match(pool: Pool) -> None:
             )
             assert found == expected, wanted
             assert await crons.count(conn, wanted, scope=EVERYONE) == len(expected), wanted
+            counted = await crons.count(conn, wanted, scope=EVERYONE, limit=1)
+            assert counted == min(len(expected), 1), wanted
 
 
 @pytest.mark.parametrize("sort_by", order.CRONS)

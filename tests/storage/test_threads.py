@@ -88,6 +88,8 @@ async def test_everyone_sees_their_own(pool: Pool) -> None:
         assert await search(conn, Filter(), scope=ada) == [of_ada]
         assert await search(conn, Filter(), scope=EVERYONE) == [of_ada, of_bob]
         assert await threads.count(conn, Filter(), scope=bob) == 1
+        assert await threads.count(conn, Filter(), scope=EVERYONE) == 2
+        assert await threads.count(conn, Filter(), scope=EVERYONE, limit=1) == 1
         assert await threads.get(conn, of_ada, scope=bob) is None
         assert await threads.lock(conn, of_ada, scope=bob) is None
         assert await threads.update(conn, of_ada, scope=bob, metadata=b'{"stolen":1}') is None

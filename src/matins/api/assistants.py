@@ -78,7 +78,7 @@ async def search(request: Request, parts: Parts) -> Response:
             limit=limit,
             offset=asked.offset,
         ),
-        lambda conn: assistants.count(conn, wanted, scope=scope),
+        lambda conn, most: assistants.count(conn, wanted, scope=scope, limit=most),
         limit=asked.limit,
         offset=asked.offset,
     )

@@ -110,7 +110,7 @@ async def search(request: Request, parts: Parts) -> Response:
             limit=limit,
             offset=asked.offset,
         ),
-        lambda conn: crons.count(conn, wanted, scope=scope),
+        lambda conn, most: crons.count(conn, wanted, scope=scope, limit=most),
         limit=asked.limit,
         offset=asked.offset,
     )

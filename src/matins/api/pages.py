@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -12,10 +12,16 @@ from matins.storage.pool import Conn, Pool
 
 T = TypeVar("T")
 
+TOTAL_LIMIT: Final = 10_001
+"""Totals are exact to 10,000; a larger one is given as 10,001."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of what a search found. `total` counts all of it; `following` is the next page's offset, if there is one."""
+    """Some of what a search found. `following` is the next page's offset, if there is one.
+
+    `total` counts all of it, up to TOTAL_LIMIT.
+    """
 
     items: list[T]
     total: int
@@ -33,14 +39,14 @@ class Page(Generic[T]):
 async def find(
     pool: Pool,
     search: Callable[[Conn, int], Awaitable[list[T]]],
-    count: Callable[[Conn], Awaitable[int]],
+    count: Callable[[Conn, int], Awaitable[int]],
     *,
     limit: int,
     offset: int,
 ) -> Page[T]:
     """Give a page of at most `limit`. `search` gets how many to look for: one more says whether there is a next page.
 
-    The total is counted only where the page itself does not tell it.
+    The total is counted, by `count` and at most as far as it is told, only where the page itself does not tell it.
     """
 
     async def work(conn: Conn) -> Page[T]:
@@ -48,7 +54,7 @@ async def find(
         seen = offset + min(len(found), limit)
         has_more = len(found) > limit
         is_told = not has_more and (found or offset == 0)
-        total = seen if is_told else max(await count(conn), seen if found else 0)
+        total = seen if is_told else max(await count(conn, TOTAL_LIMIT), seen if found else 0)
         return Page(found[:limit], total, seen if has_more else None)
 
     return await pool.run(work, transaction=False)

@@ -76,7 +76,7 @@ async def search(request: Request, parts: Parts) -> Response:
             limit=limit,
             offset=asked.offset,
         ),
-        lambda conn: threads.count(conn, wanted, scope=scope),
+        lambda conn, most: threads.count(conn, wanted, scope=scope, limit=most),
         limit=asked.limit,
         offset=asked.offset,
     )

@@ -76,15 +76,15 @@ async def search(
     return [rows.assistant(row) for row in found]
 
 
-async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
-    """Count the matching assistants, exactly up to 10,000."""
+async def count(conn: Conn, wanted: Filter, *, scope: Scope, limit: int | None = None) -> int:
+    """Count the matching assistants; with a limit, no further than that."""
     number: int = await conn.fetchval(
         sql.load("assistants")["count_assistants"].text,
         scope.owner,
         wanted.graph_id,
         wanted.name,
         wanted.metadata,
-        order.COUNT_LIMIT,
+        limit,
     )
     return number
 

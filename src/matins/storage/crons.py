@@ -84,8 +84,8 @@ async def search(
     return [rows.cron(row) for row in found]
 
 
-async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
-    """Count the matching crons, exactly up to 10,000."""
+async def count(conn: Conn, wanted: Filter, *, scope: Scope, limit: int | None = None) -> int:
+    """Count the matching crons; with a limit, no further than that."""
     number: int = await conn.fetchval(
         sql.load("crons")["count_crons"].text,
         scope.owner,
@@ -93,7 +93,7 @@ async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
         wanted.thread_id,
         wanted.enabled,
         wanted.metadata,
-        order.COUNT_LIMIT,
+        limit,
     )
     return number
 

@@ -33,9 +33,6 @@ CRONS: Final[dict[str, LiteralString]] = {
     "updated_at": "updated_at",
 }
 
-COUNT_LIMIT: Final = 10_001
-"""Totals are exact to 10,000; a larger one is given as 10,001."""
-
 
 def ordered(
     query: Query, columns: dict[str, LiteralString], key: LiteralString, sort_by: str, direction: Direction

@@ -86,8 +86,8 @@ async def search(
     return [rows.thread(row) for row in found]
 
 
-async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
-    """Count the matching threads, exactly up to 10,000."""
+async def count(conn: Conn, wanted: Filter, *, scope: Scope, limit: int | None = None) -> int:
+    """Count the matching threads; with a limit, no further than that."""
     number: int = await conn.fetchval(
         sql.load("threads")["count_threads"].text,
         scope.owner,
@@ -95,7 +95,7 @@ async def count(conn: Conn, wanted: Filter, *, scope: Scope) -> int:
         wanted.metadata,
         wanted.values,
         wanted.status,
-        order.COUNT_LIMIT,
+        limit,
     )
     return number
 

@@ -27,7 +27,7 @@ ORDER BY {order}
 LIMIT $5 OFFSET $6;
 
 -- name: count_assistants :one
--- $1 owner or null, $2 graph_id or null, $3 name part or null, $4 metadata or null, $5 the most to count
+-- $1 owner or null, $2 graph_id or null, $3 name part or null, $4 metadata or null, $5 the most to count or null
 SELECT count(*) FROM (
     SELECT 1 FROM matins.assistant
     WHERE ($1::text IS NULL OR owner = $1 OR metadata @> '{"created_by": "system"}')

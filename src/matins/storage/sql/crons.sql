@@ -29,7 +29,7 @@ LIMIT $6 OFFSET $7;
 
 -- name: count_crons :one
 -- $1 owner or null, $2 assistant_id or null, $3 thread_id or null, $4 enabled or null, $5 metadata or null,
--- $6 the most to count
+-- $6 the most to count or null
 SELECT count(*) FROM (
     SELECT 1 FROM matins.cron
     WHERE ($1::text IS NULL OR owner = $1)
@@ -97,7 +97,7 @@ FOR UPDATE OF c SKIP LOCKED;
 
 -- name: take_threads :many
 -- $1 thread_ids. One that somebody holds is skipped: firing waits for nobody.
-SELECT thread_id FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR UPDATE SKIP LOCKED;
+SELECT thread_id FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: advance_crons :exec
 -- $1 cron_ids, $2 following dates or null where none follows. The caller holds the rows.

@@ -10,8 +10,9 @@ RETURNING *;
 SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2);
 
 -- name: lock_thread :one
--- $1 thread_id, $2 owner or null. Whoever changes what runs on a thread holds its row first.
-SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) FOR UPDATE;
+-- $1 thread_id, $2 owner or null. Whoever changes what runs on a thread holds its row first. NO KEY: rows that refer
+-- to the thread, such as a stream's events, may be written meanwhile.
+SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) FOR NO KEY UPDATE;
 
 -- name: newest_checkpoint :one
 -- $1 thread_id
@@ -29,7 +30,8 @@ ORDER BY {order}
 LIMIT $6 OFFSET $7;
 
 -- name: count_threads :one
--- $1 owner or null, $2 ids or null, $3 metadata or null, $4 values or null, $5 status or null, $6 the most to count
+-- $1 owner or null, $2 ids or null, $3 metadata or null, $4 values or null, $5 status or null,
+-- $6 the most to count or null
 SELECT count(*) FROM (
     SELECT 1 FROM matins.thread
     WHERE ($1::text IS NULL OR owner = $1)
