@@ -100,7 +100,13 @@ def test_what_does_not_fit_is_refused(api: httpx.Client, body: object, status: i
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [({"limit": 0}, 422), ({"limit": 1001}, 422), ({"ids": ["abc"]}, 400), ({"sort_by": "owner"}, 422)],
+    [
+        ({"limit": 0}, 422),
+        ({"limit": 1001}, 422),
+        ({"ids": ["abc"]}, 400),
+        ({"sort_by": "owner"}, 422),
+        ({"extract": {"first": "values.messages[0]"}}, 422),
+    ],
 )
 def test_a_search_that_makes_no_sense_is_refused(api: httpx.Client, body: object, status: int) -> None:
     assert api.post("/threads/search", json=body).status_code == status

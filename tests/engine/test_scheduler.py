@@ -393,6 +393,25 @@ async def test_a_cron_that_rejects_is_skipped_on_record_while_its_thread_is_busy
     assert await value(moving, "SELECT count(*) FROM matins.run WHERE thread_id = $1", thread) == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "durability"),
+    [
+        ({}, "async"),
+        ({"checkpoint_during": True}, "async"),
+        ({"checkpoint_during": False}, "exit"),
+        ({"checkpoint_during": False, "durability": "sync"}, "sync"),
+    ],
+)
+async def test_the_old_name_of_durability_counts_where_the_new_one_is_not_given(
+    moving: Pool, asked: dict[str, Any], durability: str
+) -> None:
+    cron = await create_cron(moving, "* * * * *", payload={"input": None, **asked})
+    async with scheduling(moving) as due:
+        await pass_time(moving, due, minutes=1)
+        await until(at_least(moving, cron, 1))
+    assert await value(moving, "SELECT kwargs->>'durability' FROM matins.run") == durability
+
+
 @pytest.mark.parametrize(("wish", "is_temporary"), [(None, True), ("delete", True), ("keep", False)])
 async def test_a_cron_without_a_thread_makes_one_for_each_run_and_says_whether_it_stays(
     moving: Pool, wish: str | None, is_temporary: bool

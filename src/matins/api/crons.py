@@ -10,6 +10,7 @@ from matins.api import auth, body, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import crons as wire
 from matins.api.wire.json import Json, contained
+from matins.api.wire.runs import modes
 from matins.domain.errors import BadRequest, CronNotFound
 from matins.domain.ids import AssistantId, ThreadId
 from matins.engine import crons as engine
@@ -30,6 +31,7 @@ async def create(request: Request, parts: Parts) -> Response:
 async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) -> Response:
     sent = await body.read(request, Json)
     asked = body.convert(sent, wire.CronCreate)
+    modes(asked.stream_mode)
     scope = auth.authorize(request)
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
@@ -64,6 +66,7 @@ async def update(request: Request, parts: Parts) -> Response:
     if not sent:
         raise BadRequest("Request body cannot be empty")
     asked = body.convert(sent, wire.CronPatch)
+    modes(asked.stream_mode)
     scope = auth.authorize(request)
     change = engine.CronChange(
         schedule=None if asked.schedule is msgspec.UNSET else asked.schedule,

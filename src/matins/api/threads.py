@@ -64,6 +64,8 @@ async def search(request: Request, parts: Parts) -> Response:
     """Search threads, the last changed first."""
     asked = await body.read(request, wire.ThreadSearch)
     scope = auth.authorize(request)
+    if asked.extract:
+        raise Invalid("extract is not supported yet")
     wanted = _filter(asked, [_id(text) for text in asked.ids])
     page = await pages.find(
         parts.pool,

@@ -58,7 +58,8 @@ class CronPayload(msgspec.Struct, frozen=True, kw_only=True):
     stream_mode: str | list[str] = "values"
     stream_subgraphs: bool = False
     stream_resumable: bool = False
-    durability: str = "async"
+    durability: str | None = None
+    checkpoint_during: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -360,7 +360,7 @@ def _run_of(cron: Cron, assistant: Assistant, payload: CronPayload, slot: Slot) 
         stream_mode=[payload.stream_mode] if isinstance(payload.stream_mode, str) else payload.stream_mode,
         stream_subgraphs=payload.stream_subgraphs,
         stream_resumable=payload.stream_resumable,
-        durability=payload.durability,
+        durability=payload.durability or ("async" if payload.checkpoint_during else "exit"),
     )
     temporary = cron.thread_id is None and cron.on_run_completed != "keep"
     return NewRun(

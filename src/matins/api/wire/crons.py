@@ -74,7 +74,8 @@ class _OfRuns(msgspec.Struct, kw_only=True):
     stream_mode: Mode | list[Mode] = "values"
     stream_subgraphs: bool = False
     stream_resumable: bool = False
-    durability: Durability = "async"
+    durability: Durability | msgspec.UnsetType = msgspec.UNSET
+    checkpoint_during: bool = True
 
 
 class CronCreate(_OfRuns, kw_only=True):

@@ -86,6 +86,7 @@ class ThreadSearch(ThreadCount, kw_only=True):
     offset: Offset = 0
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
     sort_order: Order = "desc"
+    extract: Json = {}
     select: list[
         Literal[
             "thread_id",
