@@ -71,10 +71,17 @@ def test_a_cron_is_changed_part_by_part(api: httpx.Client) -> None:
         place, json={"schedule": "0 0 2 1 *", "timezone": "Europe/Berlin", "input": {"x": 1}}
     ).json()
     assert (changed["schedule"], changed["timezone"]) == ("0 0 2 1 *", "Europe/Berlin")
-    assert changed["payload"]["input"] == {"x": 1}
+    assert changed["payload"] == {
+        **made["payload"],
+        "schedule": "0 0 2 1 *",
+        "timezone": "Europe/Berlin",
+        "input": {"x": 1},
+    }
     assert changed["payload"]["config"]["configurable"]["cron_id"] == made["cron_id"]
     assert changed["end_time"] == made["end_time"]
-    assert api.patch(place, json={"end_time": None}).json()["end_time"] is None
+    ended = api.patch(place, json={"end_time": None, "enabled": True, "assistant_id": str(uuid4())}).json()
+    assert ended["end_time"] is None
+    assert ended["payload"] == {**changed["payload"], "end_time": None, "enabled": True}
     for refused in ({"schedule": ""}, {"schedule": None}, {"timezone": ""}, {"end_time": "bogus"}):
         assert api.patch(place, json=refused).status_code == 422
     empty = api.patch(place, json={})

@@ -76,7 +76,7 @@ async def update(request: Request, parts: Parts) -> Response:
         enabled=None if asked.enabled is msgspec.UNSET else asked.enabled,
         on_run_completed=asked.on_run_completed or None,
         metadata=asked.metadata or None,
-        payload=wire.of_runs(sent),
+        payload=sent,
     )
     cron = await parts.pool.run(lambda conn: engine.update(conn, cron_id, change, scope=scope))
     parts.crons_changed()

@@ -47,7 +47,7 @@ class CronRequest:
 class CronChange:
     """What a client wants changed. None leaves a part as it is; `clears_end_time` takes the end away.
 
-    `payload` holds the body's other fields, which replace those of the cron's payload.
+    `payload` is the body as it was sent; its fields replace those of the cron's payload, but for the assistant.
     """
 
     schedule: str | None = None
@@ -72,7 +72,7 @@ async def create(
     first = next_after(request.schedule, request.timezone or "UTC", now)
     end_time = _end_time(request.end_time, now)
     assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
-    if thread_id is not None and await threads.get(conn, thread_id, scope=scope) is None:
+    if thread_id is not None and await threads.lock(conn, thread_id, scope=scope) is None:
         message = (
             f"Thread with ID '{thread_id}' not found. Please verify the ID is correct and the thread hasn't been "
             "deleted or expired."

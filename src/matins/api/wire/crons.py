@@ -13,9 +13,6 @@ from matins.domain.crons import Cron as Stored
 
 Named: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
-# What is a field of the cron itself; everything else of a body belongs to its runs.
-_OWN = frozenset({"schedule", "timezone", "end_time", "enabled", "on_run_completed"})
-
 
 class Cron(msgspec.Struct, kw_only=True):
     """A cron. `paused_reason` is there when the server switched it off. Source: observed, keys in this order."""
@@ -93,11 +90,6 @@ class CronPatch(_OfRuns, kw_only=True):
     schedule: Named | msgspec.UnsetType = msgspec.UNSET
     timezone: Named | msgspec.UnsetType = msgspec.UNSET
     end_time: str | msgspec.UnsetType | None = msgspec.UNSET
-
-
-def of_runs(body: Json) -> Json:
-    """Give the part of a change that is for the cron's runs."""
-    return {name: value for name, value in body.items() if name not in _OWN}
 
 
 class CronCount(msgspec.Struct, kw_only=True):
