@@ -57,3 +57,16 @@ def test_the_document_and_the_page_are_served(api: httpx.Client) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "/threads/{thread_id}/runs/wait" in page.text
     assert re.findall(r"(?:src|href)=\"(?!/)", page.text) == []
+
+
+def test_the_document_tells_each_way_to_succeed_and_which_ids_are_uuids() -> None:
+    paths = openapi.document(OPERATIONS, version="1")["paths"]
+    assert {"200", "202"} <= set(paths["/threads/{thread_id}/runs/{run_id}/cancel"]["post"]["responses"])
+    assert {"200", "204"} <= set(paths["/threads/{thread_id}"]["patch"]["responses"])
+    of_state = paths["/threads/{thread_id}/state/{checkpoint_id}"]["get"]["parameters"]
+    assert {each["name"]: each["schema"].get("format") for each in of_state} == {
+        "thread_id": "uuid",
+        "checkpoint_id": None,
+        "subgraphs": None,
+        "select": None,
+    }

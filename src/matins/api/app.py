@@ -35,7 +35,7 @@ from matins.api.wire import threads as of_threads
 
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
-_SUBGRAPHS: Final = (Parameter("subgraphs", bool),)
+_STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[str]))
 _DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
 _JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", list[str]))
 
@@ -69,7 +69,14 @@ OPERATIONS: Final = (
     Operation("POST", "/threads/search", threads.search, of_threads.ThreadSearch, list[of_threads.Thread]),
     Operation("POST", "/threads/count", threads.count, of_threads.ThreadCount, int),
     Operation("GET", "/threads/{thread_id}", threads.get, None, of_threads.Thread),
-    Operation("PATCH", "/threads/{thread_id}", threads.update, of_threads.ThreadPatch, of_threads.Thread),
+    Operation(
+        "PATCH",
+        "/threads/{thread_id}",
+        threads.update,
+        of_threads.ThreadPatch,
+        of_threads.Thread,
+        other_statuses={204: "Changed, with `Prefer: return=minimal`"},
+    ),
     Operation("DELETE", "/threads/{thread_id}", threads.delete, status=204),
     Operation(
         "GET",
@@ -77,7 +84,7 @@ OPERATIONS: Final = (
         thread_state.get_state,
         None,
         of_threads.ThreadState,
-        query=_SUBGRAPHS,
+        query=_STATE,
     ),
     Operation(
         "POST",
@@ -99,7 +106,7 @@ OPERATIONS: Final = (
         thread_state.get_state_at,
         None,
         of_threads.ThreadState,
-        query=_SUBGRAPHS,
+        query=_STATE,
     ),
     Operation(
         "GET",
@@ -156,6 +163,7 @@ OPERATIONS: Final = (
         "/threads/{thread_id}/runs/{run_id}/cancel",
         runs.cancel,
         status=202,
+        other_statuses={200: "Stopped, with `wait`"},
         query=(Parameter("wait", bool), Parameter("action")),
     ),
     Operation("POST", "/runs/crons", crons.create, of_crons.CronCreate, of_crons.Cron),

@@ -23,6 +23,9 @@ _REFUSALS: Final = {
     "503": "Not now: try again",
 }
 
+_ID: Final = {"type": "string", "format": "uuid"}
+_UUIDS: Final = frozenset({"assistant_id", "cron_id", "run_id", "thread_id"})
+
 
 def document(operations: Sequence[Operation], *, version: str) -> Json:
     """Give the document of these operations."""
@@ -55,7 +58,12 @@ def _operation(each: Operation, schema_of: dict[str, Json]) -> Json:
         "responses": _responses(each, schema_of),
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _ID if name in _UUIDS else {"type": "string"},
+        }
         for name in re.findall(r"{(\w+)}", each.path)
     ] + [_in_query(parameter, schema_of) for parameter in each.query]
     if parameters:
@@ -91,6 +99,7 @@ def _responses(each: Operation, schema_of: dict[str, Json]) -> Json:
         statuses += ["400", "422"]
     return {
         str(each.status): success,
+        **{str(status): {"description": when} for status, when in each.other_statuses.items()},
         **{
             status: {"description": _REFUSALS[status], "content": refusal} for status in sorted(set(statuses))
         },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from matins.api.parts import Handler
@@ -21,6 +22,7 @@ class Operation:
     """One method of one path.
 
     `request` and `response` are shapes, or None for no body. `media` names a response that is no JSON.
+    `other_statuses` says when it succeeds with another status than `status`; such an answer tells nothing more.
     """
 
     method: str
@@ -29,6 +31,7 @@ class Operation:
     request: Any = None
     response: Any = None
     status: int = 200
+    other_statuses: Mapping[int, str] = field(default_factory=dict)
     query: tuple[Parameter, ...] = ()
     media: str = "application/json"
 
