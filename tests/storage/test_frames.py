@@ -69,8 +69,9 @@ async def test_the_numbers_of_a_thread_go_on_over_its_runs_and_after_a_trim(pool
         assert await frames.last_seq(conn, held.thread_id) == 3
     await pool.run(lambda conn: queue.settle(conn, held, queue.End(Change.SUCCEEDED, event_seq=3)))
     async with pool.connection() as conn:
-        await frames.trim(conn, older_than_s=3600)
+        assert await frames.trim(conn, older_than_s=3600, limit=10) == 0
         assert len(await frames.read_after(conn, held.run_id, 0, limit=10)) == 3
-        await frames.trim(conn, older_than_s=0)
+        assert await frames.trim(conn, older_than_s=0, limit=1) == 1  # in bites
+        await frames.trim(conn, older_than_s=0, limit=10)
         assert await frames.read_after(conn, held.run_id, 0, limit=10) == []
         assert await frames.last_seq(conn, held.thread_id) == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import msgspec
@@ -17,8 +17,7 @@ from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
-from matins.domain.threads import Thread
-from matins.engine import assistants
+from matins.engine import assistants, replies
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.hub import Hub, Subscription
@@ -229,6 +228,9 @@ class Runs:
                 if await runs.cancel_pending(conn, run_id):
                     await _vacate(conn, run)
                 elif await runs.ask_to_stop(conn, run_id, StopReason.INTERRUPT) is None:
+                    if await runs.cancel_pending(conn, run_id):  # it was put back into the queue just now
+                        await _vacate(conn, run)
+                        return replace(run, status=RunStatus.PENDING)
                     message = (
                         "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the "
                         "runs haven't been deleted or completed."
@@ -289,7 +291,11 @@ class Runs:
             elif subscription.is_broken:
                 message = "The reader fell too far behind."
                 raise Unavailable(message)
-            elif subscription.has_ended or await self._has_ended(run):
+            elif subscription.has_ended:
+                return
+            elif await self._has_ended(run):
+                if rest := await subscription.receive(0):  # it was carried here while we asked
+                    yield rest
                 return
             if time.monotonic() >= beat_at:
                 yield None
@@ -332,7 +338,7 @@ class Runs:
         if subscription.reply is not None:
             yield subscription.reply
         else:
-            yield await self._reply_of(run)
+            yield await replies.on_record(self._pool, self._workers, run)
 
     async def _has_ended(self, run: Run) -> bool:
         """Ask the database, unless the run is under way here."""
@@ -343,35 +349,6 @@ class Runs:
         )
         return now is None or now.status.is_terminal
 
-    async def _reply_of(self, run: Run) -> bytes:
-        """Give the answer of a run that has ended, from what is on record."""
-
-        async def work(conn: Conn) -> tuple[Run | None, Thread | None, str | None]:
-            return (
-                await runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE),
-                await threads.get(conn, run.thread_id, scope=EVERYONE),
-                await threads.newest_checkpoint(conn, run.thread_id),
-            )
-
-        ended, thread, newest = await self._pool.run(work)
-        if ended is None or thread is None:
-            message = "The run's result is gone: its thread was deleted when it ended."
-            raise Unavailable(message)
-        if ended.status in (RunStatus.ERROR, RunStatus.TIMEOUT) and ended.error is not None:
-            return b'{"__error__":' + ended.error + b"}"
-        if ended.status is RunStatus.INTERRUPTED:
-            return b"{}"
-        if ended.last_checkpoint_id in (None, newest):
-            return _with_interrupts(thread.values, thread.interrupts)
-        asked: Json = {
-            "graph_id": msgspec.json.decode(run.kwargs, type=RunKwargs).graph_id,
-            "thread_id": str(run.thread_id),
-            "checkpoint_id": ended.last_checkpoint_id,
-            "config": msgspec.json.decode(thread.config, type=dict[str, object]),
-        }
-        state = await self._workers.call("state", msgspec.json.encode(asked), timeout_s=30)
-        return bytes(msgspec.json.decode(state, type=dict[str, msgspec.Raw])["values"])
-
 
 async def _vacate(conn: Conn, run: Run) -> None:
     """Leave the thread of a run that ended without being carried; it goes, if it was there for the run alone."""
@@ -379,20 +356,3 @@ async def _vacate(conn: Conn, run: Run) -> None:
         await threads.delete(conn, [run.thread_id], scope=EVERYONE)
     else:
         await threads.rest(conn, run.thread_id)
-
-
-def _with_interrupts(values: bytes | None, interrupts: bytes | None) -> bytes:
-    """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any.
-
-    Source: streams, `wait` and `join` tell of a `response_schema`, which the thread does not; observed.
-    """
-    pending = msgspec.json.decode(interrupts, type=dict[str, list[dict[str, object]]]) if interrupts else {}
-    if not pending:
-        return values or b"{}"
-    state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values and values[:1] == b"{" else {}
-    asked = [
-        {"value": each.get("value"), "id": each.get("id"), "response_schema": None}
-        for task in pending.values()
-        for each in task
-    ]
-    return msgspec.json.encode({**state, "__interrupt__": asked})

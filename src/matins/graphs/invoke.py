@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +29,8 @@ import anyio
 import anyio.lowlevel
 import msgspec
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.constants import TAG_HIDDEN
 from langgraph.types import StateSnapshot
 
 from matins import telemetry
@@ -197,7 +199,9 @@ async def _pump(
 ) -> None:
     """Stream the graph into the outbox."""
     start = graph_input(kwargs)
-    if order.attempt > 1 and await _has_begun(saver, order):
+    if order.attempt > 1 and (reached := await _reached(saver, order)) is not None:
+        if await _has_stopped(graph, kwargs, reached):
+            return
         start = None  # an earlier attempt got this far: go on from there
     else:
         config = forked(config, kwargs)
@@ -232,11 +236,44 @@ async def _pump(
                 await saver.confirm()
 
 
-async def _has_begun(saver: Saver, order: Execute) -> bool:
-    """Whether the thread's newest root checkpoint was written by this run, in an earlier attempt."""
+async def _reached(saver: Saver, order: Execute) -> CheckpointTuple | None:
+    """Give the thread's newest root checkpoint if this run wrote it, in an earlier attempt."""
     thread: RunnableConfig = {"configurable": {"thread_id": str(order.thread_id), "checkpoint_ns": ""}}
     newest = await saver.aget_tuple(thread)
-    return newest is not None and newest.metadata.get("run_id") == str(order.run_id)
+    ours = newest is not None and newest.metadata.get("run_id") == str(order.run_id)
+    return newest if ours else None
+
+
+async def _has_stopped(graph: Graph, kwargs: RunKwargs, reached: CheckpointTuple) -> bool:
+    """Whether the run was at its end, or at a breakpoint: to LangGraph, going on from there means to pass it."""
+    thread: RunnableConfig = {"configurable": {"thread_id": reached.config["configurable"]["thread_id"]}}
+    ahead = {task.name for task in (await graph.aget_state(thread)).tasks}  # not `next`: it omits unsaved steps
+    if not ahead:
+        return True
+    source = reached.metadata.get("source")
+    before = kwargs.interrupt_before or graph.interrupt_before_nodes
+    if source in ("input", "loop") and _names(before, ahead, graph):
+        return True
+    after = kwargs.interrupt_after or graph.interrupt_after_nodes
+    if source != "loop" or not after:
+        return False
+    if kwargs.durability == "exit" or reached.parent_config is None:
+        # The step before left no checkpoint: its nodes are those that saw the newest versions.
+        seen = {
+            name: max(versions.values())
+            for name, versions in reached.checkpoint["versions_seen"].items()
+            if versions and name in graph.nodes
+        }
+        behind = {name for name, version in seen.items() if version == max(seen.values())}
+    else:
+        behind = {task.name for task in (await graph.aget_state(reached.parent_config)).tasks}
+    return _names(after, behind, graph)
+
+
+def _names(breakpoints: str | Sequence[str], nodes: set[str], graph: Graph) -> bool:
+    if breakpoints == "*":
+        return any(TAG_HIDDEN not in (graph.nodes[name].tags or ()) for name in nodes if name in graph.nodes)
+    return not nodes.isdisjoint(breakpoints)
 
 
 def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:

@@ -39,6 +39,6 @@ async def last_seq(conn: Conn, thread_id: ThreadId) -> int:
     return seq or 0
 
 
-async def trim(conn: Conn, *, older_than_s: float) -> None:
-    """Forget frames older than the retention."""
-    await conn.execute(sql.load("frames")["trim_events"].text, older_than_s)
+async def trim(conn: Conn, *, older_than_s: float, limit: int) -> int:
+    """Forget frames older than the retention, at most `limit` of them, and give how many that were."""
+    return len(await conn.fetch(sql.load("frames")["trim_events"].text, older_than_s, limit))

@@ -60,9 +60,12 @@ def _stop(text: str | None) -> StopReason | None:
     return StopReason(text) if text else None
 
 
-async def heads(conn: Conn, *, limit: int) -> list[Head]:
-    """Give threads whose first run is due and where nothing runs, in the order of the queue, without a lock."""
-    found = await conn.fetch(sql.load("queue")["find_heads"].text, limit)
+async def heads(conn: Conn, *, limit: int, has_crashed: bool | None = None) -> list[Head]:
+    """Give threads whose first run is due and where nothing runs, in the order of the queue, without a lock.
+
+    `has_crashed`: only runs under which a process died, or only the others.
+    """
+    found = await conn.fetch(sql.load("queue")["find_heads"].text, limit, has_crashed)
     return [Head(ThreadId(row["thread_id"]), row["crashes"]) for row in found]
 
 

@@ -11,10 +11,15 @@ import anyio
 import watchfiles
 from anyio.abc import TaskStatus
 
+from matins import telemetry
+from matins.domain.errors import Unavailable
 from matins.manifest import ManifestError, read
 from matins.workers.pool import Pool
 
 IGNORED: Final = frozenset({".matins", ".venv", "node_modules", "__pycache__", ".git"})
+
+AGAIN_SECONDS: Final = 1.0
+"""The pause before a reload that the database broke off is tried again."""
 
 DEBOUNCE_MS: Final = 200
 """How long the files must have been quiet: an editor or a checkout writes several."""
@@ -58,7 +63,12 @@ class Reloader:
 
     async def _reload(self, scope: anyio.CancelScope) -> None:
         with scope:
-            await self._pool.reload()
+            while True:
+                try:
+                    return await self._pool.reload()
+                except Unavailable as away:  # the new graphs' assistants could not be written
+                    telemetry.log().error(telemetry.GRAPHS_RELOAD_FAILED, message=str(away))
+                await anyio.sleep(AGAIN_SECONDS)
 
 
 async def _set_when_cancelled(leaving: anyio.Event) -> None:

@@ -132,26 +132,25 @@ class Lanes:
             self._wake()
 
     async def _execute(self, run: Run, reservation: Reservation) -> None:
-        seq = 0
+        log: _Log | None = None
         try:
             if run.stop is not None:  # asked to stop while it was on its way back into the queue
                 reservation.release()
-                await self._settle(run, Settled(run.run_id, run.attempt, "stopped", reply=b"{}"), 0)
+                stopped = Settled(run.run_id, run.attempt, "stopped", has_next=run.attempt > 1, reply=b"{}")
+                await self._settle(run, stopped, 0)
                 return
             kwargs = msgspec.json.decode(run.kwargs, type=RunKwargs)
             log = _Log(self._pool, run.held) if kwargs.resumable else None
             if log is not None:
                 await log.open()
             outcome = await self._workers.execute(reservation, _order(run), partial(self._pass_on, run, log))
-            seq = log.seq if log else 0
-            await self._conclude(run, outcome, seq)
+            await self._conclude(run, outcome, log)
         except (LeaseLost, Unavailable):
             raise
         except Exception as unexpected:  # noqa: BLE001 - the wall of a lane: the run ends as an error
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
-            await self._fail(
-                run, RunError(type(unexpected).__name__, "The run's result could not be recorded."), seq
-            )
+            failure = RunError(type(unexpected).__name__, "The run's result could not be recorded.")
+            await self._fail(run, failure, log)
 
     async def _pass_on(self, run: Run, log: _Log | None, frames: list[Frame]) -> None:
         """Keep frames, if the run is resumable, then hand them to those who listen."""
@@ -161,8 +160,9 @@ class Lanes:
             frames = await log.keep(frames)
         self._hub.publish(run.run_id, frames)
 
-    async def _conclude(self, run: Run, outcome: Outcome, seq: int) -> None:
+    async def _conclude(self, run: Run, outcome: Outcome, log: _Log | None) -> None:
         """Write what became of the run in its worker."""
+        seq = log.seq if log else 0
         match outcome:
             case Settled(outcome="lost"):
                 raise LeaseLost(str(run.run_id))
@@ -177,22 +177,24 @@ class Lanes:
                     run, Settled(run.run_id, run.attempt, "stopped", has_next=True, reply=b"{}"), seq
                 )
             case Died():
-                await self._after_death(run, outcome, seq)
+                await self._after_death(run, outcome, log)
 
-    async def _after_death(self, run: Run, death: Died, seq: int) -> None:
+    async def _after_death(self, run: Run, death: Died, log: _Log | None) -> None:
         """Charge the run for its process's death; end it when that was once too often."""
         if run.crashes + 1 < CRASH_LIMIT:
             await self._release([run.held], charge=1)
             return
         message = f"The process that ran this died {run.crashes + 1} times, the last time of {death.cause}."
-        await self._fail(run, RunError("WorkerDied", message), seq)
+        await self._fail(run, RunError("WorkerDied", message), log)
 
-    async def _fail(self, run: Run, failure: RunError, seq: int) -> None:
+    async def _fail(self, run: Run, failure: RunError, log: _Log | None) -> None:
         """End the run as an error of ours."""
         error = msgspec.json.encode(failure)
-        self._hub.publish(run.run_id, [Frame(ERROR, error)])
-        reply = b'{"__error__":' + error + b"}"
-        await self._settle(run, Settled(run.run_id, run.attempt, "error", error=error, reply=reply), seq)
+        await self._pass_on(run, log, [Frame(ERROR, error)])
+        settled = Settled(
+            run.run_id, run.attempt, "error", error=error, reply=b'{"__error__":' + error + b"}"
+        )
+        await self._settle(run, settled, log.seq if log else 0)
 
     async def _settle(self, run: Run, settled: Settled, seq: int) -> None:
         """Record the end, then tell those who wait for it. A database that is away is waited for, while we may."""

@@ -25,6 +25,7 @@ RETENTION_SECONDS: Final = 24 * 3600.0
 """How long streams can be replayed."""
 
 _BATCH: Final = 1000
+_BITE: Final = 10_000
 _BEATS_AN_HOUR: Final = int(3600 / BEAT_SECONDS)
 
 
@@ -66,14 +67,22 @@ class Reaper:
                 await self._compare()
                 if self._lease.may_reap:
                     await self._reap(None)
-                if beat % _BEATS_AN_HOUR == 0:
-                    await self._pool.run(queue.forget_nodes)
-                    await self._pool.run(lambda conn: frames.trim(conn, older_than_s=RETENTION_SECONDS))
                 beat += 1
+                if beat % _BEATS_AN_HOUR == 1:
+                    await self._tidy()
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
             except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next beat may do better
                 telemetry.log().exception(telemetry.LOOP_FAILED)
+
+    async def _tidy(self) -> None:
+        """Forget nodes long gone and streams past their retention, in bites that hold nobody up."""
+        await self._pool.run(queue.forget_nodes)
+        trimmed = _BITE
+        while trimmed == _BITE:
+            trimmed = await self._pool.run(
+                lambda conn: frames.trim(conn, older_than_s=RETENTION_SECONDS, limit=_BITE)
+            )
 
     async def _known_dead(self) -> list[NodeId]:
         dead = [self._predecessor] if self._predecessor is not None else []

@@ -24,6 +24,10 @@ SELECT greatest(
     (SELECT max(seq) FROM matins.stream_event WHERE thread_id = $1)
 ) AS seq;
 
--- name: trim_events :exec
--- $1 age in seconds
-DELETE FROM matins.stream_event WHERE created_at < matins.now() - make_interval(secs => $1::double precision);
+-- name: trim_events :many
+-- $1 age in seconds, $2 how many at the most
+DELETE FROM matins.stream_event
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM matins.stream_event
+                       WHERE created_at < matins.now() - make_interval(secs => $1::double precision)
+                       LIMIT $2))
+RETURNING seq;

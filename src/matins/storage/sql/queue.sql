@@ -1,10 +1,12 @@
 -- name: find_heads :many
--- $1 limit. The due heads of the queues of threads where nothing runs: the first of a thread by priority, then
--- by age, even when it is not yet due. No lock: claim_runs decides again.
+-- $1 limit, $2 only those under which a process died, only the others, or null for all. The due heads of the queues of
+-- threads where nothing runs: the first of a thread by priority, then by age, even when it is not yet due. No lock:
+-- claim_runs decides again.
 SELECT r.thread_id, r.crashes
 FROM matins.run AS r
 WHERE r.status = 'pending'
   AND r.due_at <= matins.now()
+  AND ($2::boolean IS NULL OR (r.crashes > 0) = $2)
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
   AND r.run_id = (SELECT h.run_id FROM matins.run AS h
                   WHERE h.thread_id = r.thread_id AND h.status = 'pending'
@@ -19,7 +21,7 @@ SELECT t.thread_id
 FROM unnest($1::uuid[]) WITH ORDINALITY AS head (thread_id, place) JOIN matins.thread AS t USING (thread_id)
 ORDER BY head.place
 LIMIT $2
-FOR UPDATE OF t SKIP LOCKED;
+FOR NO KEY UPDATE OF t SKIP LOCKED;
 
 -- name: claim_runs :many
 -- $1 locked thread_ids, $2 node_id, $3 the crashes that each one's first run was seen with: where it may start depends
