@@ -476,6 +476,87 @@ async def test_a_new_attempt_that_nothing_was_saved_of_starts_over_on_an_old_thr
     assert [m["content"] for m in values(settled)["messages"]] == ["one", "one", "two", "two"]
 
 
+STEPS = """
+import operator
+from typing import Annotated, TypedDict
+from langgraph.graph import START, StateGraph
+class State(TypedDict, total=False):
+    did: Annotated[list, operator.add]
+def build():
+    steps = StateGraph(State)
+    for name in "abc":
+        steps.add_node(name, lambda state, name=name: {"did": [name]})
+    return steps.add_edge(START, "a").add_edge("a", "b").add_edge("b", "c")
+plain = build().compile()
+before = build().compile(interrupt_before=["b"])
+after = build().compile(interrupt_after=["a"])
+"""
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize(
+    ("graph", "stops", "did"),
+    [
+        ("plain", {"interrupt_before": ["b"]}, ["a"]),
+        ("plain", {"interrupt_after": ["a"]}, ["a"]),
+        ("plain", {"interrupt_before": "*"}, []),
+        ("plain", {"interrupt_after": "*"}, ["a"]),
+        ("before", {}, ["a"]),
+        ("after", {}, ["a"]),
+        ("plain", {}, ["a", "b", "c"]),
+    ],
+)
+async def test_a_new_attempt_of_a_run_that_had_stopped_or_ended_runs_nothing(
+    pool: Pool, project: Project, durability: str, graph: str, stops: dict[str, Any], did: list[str]
+) -> None:
+    registry = project(STEPS, graph)
+    held = await claim(pool)
+    run = order(held, graph, input={"did": []}, durability=durability, **stops)
+    first = await Lane(registry, pool).execute(run)
+    assert values(first) == {"did": did}
+    kept = await checkpoints(pool, held)
+    async with pool.connection() as conn:
+        await rows.take_away(conn, held)
+    again = await Lane(registry, pool).execute(msgspec.structs.replace(run, attempt=2))
+    assert again == msgspec.structs.replace(first, attempt=2)
+    assert await checkpoints(pool, held) == kept
+
+
+@pytest.mark.parametrize("steps_lost", [1, 2])
+async def test_a_new_attempt_of_a_run_that_died_between_its_breakpoints_goes_on(
+    pool: Pool, project: Project, steps_lost: int
+) -> None:
+    registry = project(STEPS, "plain")
+    held = await claim(pool)
+    run = order(held, "plain", input={"did": []}, durability="sync", interrupt_after=["b"])
+    await Lane(registry, pool).execute(run)
+    async with pool.connection() as conn:  # the step's writes were saved, not yet the checkpoint they make
+        await conn.execute(
+            "DELETE FROM checkpoints WHERE checkpoint_id IN (SELECT checkpoint_id FROM checkpoints"
+            " WHERE thread_id = $1 ORDER BY checkpoint_id DESC LIMIT $2)",
+            str(held.thread_id),
+            steps_lost,
+        )
+        await rows.take_away(conn, held)
+    settled = await Lane(registry, pool).execute(msgspec.structs.replace(run, attempt=2))
+    assert (settled.outcome, values(settled), settled.has_next) == ("success", {"did": ["a", "b"]}, True)
+
+
+async def test_a_new_attempt_does_the_last_step_whose_checkpoint_was_not_saved(
+    pool: Pool, project: Project
+) -> None:
+    registry = project(STEPS, "plain")
+    held = await claim(pool)
+    run = order(held, "plain", input={"did": []}, durability="sync")
+    whole = await Lane(registry, pool).execute(run)
+    async with pool.connection() as conn:
+        await conn.execute("DELETE FROM checkpoints WHERE checkpoint_id = $1", whole.checkpoint_id)
+        await rows.take_away(conn, held)
+    settled = await Lane(registry, pool).execute(msgspec.structs.replace(run, attempt=2))
+    assert (values(settled), settled.has_next) == ({"did": ["a", "b", "c"]}, False)
+    assert settled.checkpoint_id not in (None, whole.checkpoint_id)
+
+
 # The way out
 
 

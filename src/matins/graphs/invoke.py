@@ -247,7 +247,8 @@ async def _reached(saver: Saver, order: Execute) -> CheckpointTuple | None:
 async def _has_stopped(graph: Graph, kwargs: RunKwargs, reached: CheckpointTuple) -> bool:
     """Whether the run was at its end, or at a breakpoint: to LangGraph, going on from there means to pass it."""
     thread: RunnableConfig = {"configurable": {"thread_id": reached.config["configurable"]["thread_id"]}}
-    ahead = {task.name for task in (await graph.aget_state(thread)).tasks}  # not `next`: it omits unsaved steps
+    state = await graph.aget_state(thread)
+    ahead = {task.name for task in state.tasks}  # not `next`: it leaves out those that have written
     if not ahead:
         return True
     source = reached.metadata.get("source")
