@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ from tests.support.orders import Lane, claim, finish, order
 
 pytestmark = pytest.mark.anyio
 
+Project = Callable[..., Registry]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "langgraph.json"
 EMPTY: dict[str, Any] = {
     "values": {}, "next": [], "tasks": [], "metadata": None, "created_at": None, "checkpoint": None,
@@ -217,6 +219,8 @@ async def test_a_refused_update_changes_nothing(pool: Pool, examples: Registry) 
         await desk.ask("update_state", values={"messages": [{"no": "message"}]}, as_node="answer")
     with pytest.raises(BadRequest):
         await desk.ask("update_state", values=5, as_node="answer")
+    with pytest.raises(BadRequest, match="NotImplementedError"):
+        await desk.ask("update_state", values={"messages": [5]}, as_node="answer")
     assert (await desk.ask("history", limit=10), await desk.thread()) == (history, thread)
 
 
@@ -245,3 +249,36 @@ async def test_what_does_not_exist_is_named(pool: Pool, examples: Registry) -> N
     with pytest.raises(BadRequest):
         await desk.ask("state", thread_id="x")
     assert isinstance(desk.thread_id, UUID)
+
+
+CONFIGURED = """
+from typing import Any, TypedDict
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import START, StateGraph
+class State(TypedDict, total=False):
+    x: Any
+def graph(config: RunnableConfig):
+    assert not any(key.startswith("__") for key in config["configurable"])
+    node = "node_of_" + config["configurable"]["who"]
+    return StateGraph(State).add_node(node, lambda state: {"x": 1}).add_edge(START, node)
+"""
+
+
+async def test_a_factory_gets_the_configurable_of_the_last_run(pool: Pool, project: Project) -> None:
+    desk = Desk(pool, project(CONFIGURED, "graph"), "graph")
+    config = {"configurable": {"who": "me", "thread_id": "forged", "checkpoint_id": "x", "__pregel_read": 1}}
+    await desk.run(input={"x": 0}, config={"configurable": {"who": "me"}}, interrupt_before=["node_of_me"])
+    assert (await desk.ask("state", config=config))["next"] == ["node_of_me"]
+    assert len(await desk.ask("history", config=config, limit=10)) == 2
+    await desk.ask("update_state", config=config, values={"x": 2}, as_node="node_of_me")
+    assert (await desk.ask("state", config=config))["values"] == {"x": 2}
+
+
+@pytest.mark.parametrize("method", ["state", "history", "update_state"])
+async def test_a_factory_that_fails_is_a_bad_request_that_says_how(
+    pool: Pool, project: Project, method: str
+) -> None:
+    desk = Desk(pool, project(CONFIGURED, "graph"), "graph")
+    await desk.run(input={"x": 0}, config={"configurable": {"who": "me"}})
+    with pytest.raises(BadRequest, match=r"^Graph 'graph' could not be made: KeyError: 'who'$"):
+        await desk.ask(method)

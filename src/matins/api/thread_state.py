@@ -12,7 +12,7 @@ from matins.api import auth, body, query, threads
 from matins.api.parts import Parts
 from matins.api.wire import threads as wire
 from matins.domain.errors import BadRequest
-from matins.domain.ids import ThreadId
+from matins.domain.threads import Thread
 
 CALL_SECONDS: Final = 60
 """How long a state may take to read or write: more than any graph's factory and reducers should, less than clients
@@ -47,20 +47,20 @@ async def get_state_checkpoint(request: Request, parts: Parts) -> Response:
 
 
 async def _state(request: Request, parts: Parts, **at: object) -> Response:
-    thread_id, graph_id = await _graph(request, parts)
+    thread, graph_id = await _graph(request, parts)
     if graph_id is None:
         return body.respond(wire.ThreadState())
-    return body.respond_raw(await _call(parts, "state", thread_id, graph_id, at))
+    return body.respond_raw(await _call(parts, "state", thread, graph_id, at))
 
 
 async def update_state(request: Request, parts: Parts) -> Response:
     """Change the state of a thread."""
     asked = await body.read(request, wire.StateUpdate)
-    thread_id, graph_id = await _graph(request, parts)
+    thread, graph_id = await _graph(request, parts)
     if graph_id is None:
         raise BadRequest(
-            f"Thread '{thread_id}' has no assigned graph ID. This usually occurs when no runs have been made on this "
-            "particular thread. This operation requires a graph ID. Please ensure a run has been made on the thread."
+            f"Thread '{thread.thread_id}' has no assigned graph ID. This usually occurs when no runs have been made on "
+            "this particular thread. This operation requires a graph ID. Please ensure a run has been made on the thread."
         )
     change: dict[str, object] = {"values": asked.values}
     if asked.as_node:
@@ -69,7 +69,7 @@ async def update_state(request: Request, parts: Parts) -> Response:
         change["checkpoint"] = asked.checkpoint.plain()
     if asked.checkpoint_id:
         change["checkpoint_id"] = asked.checkpoint_id
-    return body.respond_raw(await _call(parts, "update_state", thread_id, graph_id, change))
+    return body.respond_raw(await _call(parts, "update_state", thread, graph_id, change))
 
 
 async def get_history(request: Request, parts: Parts) -> Response:
@@ -91,26 +91,25 @@ async def search_history(request: Request, parts: Parts) -> Response:
 
 
 async def _history(request: Request, parts: Parts, which: dict[str, Any]) -> Response:
-    thread_id, graph_id = await _graph(request, parts)
+    thread, graph_id = await _graph(request, parts)
     if graph_id is None:
         return body.respond([])
-    return body.respond_raw(await _call(parts, "history", thread_id, graph_id, which))
+    return body.respond_raw(await _call(parts, "history", thread, graph_id, which))
 
 
-async def _graph(request: Request, parts: Parts) -> tuple[ThreadId, str | None]:
+async def _graph(request: Request, parts: Parts) -> tuple[Thread, str | None]:
     """Give the thread that the path names, and the graph of its last run.
 
     Raises: ThreadNotFound.
     """
     thread = await threads.existing(parts, query.thread_id(request), scope=auth.authorize(request))
     try:
-        return thread.thread_id, msgspec.json.decode(thread.metadata, type=_Whose).graph_id
+        return thread, msgspec.json.decode(thread.metadata, type=_Whose).graph_id
     except msgspec.ValidationError:
-        return thread.thread_id, None  # metadata is the client's to write
+        return thread, None  # metadata is the client's to write
 
 
-async def _call(
-    parts: Parts, method: str, thread_id: ThreadId, graph_id: str, params: dict[str, object]
-) -> bytes:
-    asked = msgspec.json.encode({"graph_id": graph_id, "thread_id": thread_id, **params})
+async def _call(parts: Parts, method: str, thread: Thread, graph_id: str, params: dict[str, object]) -> bytes:
+    of_thread = {"thread_id": thread.thread_id, "config": msgspec.Raw(thread.config)}
+    asked = msgspec.json.encode({"graph_id": graph_id, **of_thread, **params})
     return await parts.workers.call(method, asked, timeout_s=CALL_SECONDS)

@@ -28,11 +28,7 @@ def run_config(order: Execute, kwargs: RunKwargs) -> RunnableConfig:
     coordinates of a checkpoint to fork from are not in it: see `forked`.
     """
     asked = kwargs.config
-    configurable = {
-        key: value
-        for key, value in {**kwargs.context, **_mapping(asked.get("configurable"))}.items()
-        if not key.startswith("__") and key not in _COORDINATES
-    }
+    configurable = clients_own({**kwargs.context, **_mapping(asked.get("configurable"))})
     thread_id, run_id, assistant_id = str(order.thread_id), str(order.run_id), str(order.assistant_id)
     configurable.update(
         thread_id=thread_id, run_id=run_id, assistant_id=assistant_id, graph_id=kwargs.graph_id, user_id=""
@@ -54,6 +50,15 @@ def run_config(order: Execute, kwargs: RunKwargs) -> RunnableConfig:
         config["tags"] = tags
     config.update({key: asked[key] for key in _PASSED if asked.get(key) is not None})
     return cast("RunnableConfig", config)
+
+
+def clients_own(configurable: object) -> dict[str, Any]:
+    """Give what a client may say in `configurable`: no keys of LangGraph's own, no checkpoint's coordinates."""
+    return {
+        key: value
+        for key, value in _mapping(configurable).items()
+        if not key.startswith("__") and key not in _COORDINATES
+    }
 
 
 def forked(config: RunnableConfig, kwargs: RunKwargs) -> RunnableConfig:

@@ -6,7 +6,9 @@ empty one. Whether the thread exists and who may see it is settled before a call
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -19,13 +21,18 @@ from matins.domain.errors import BadRequest, Conflict, Error, ThreadNotFound
 from matins.domain.ids import ThreadId
 from matins.domain.threads import resting_status
 from matins.graphs.checkpoints import Saver
+from matins.graphs.configure import clients_own
 from matins.graphs.invoke import interrupts_of
-from matins.graphs.registry import Registry
+from matins.graphs.registry import Access, Graph, Registry
 from matins.graphs.serde import encode
 from matins.storage import runs, thread_state, threads
 from matins.storage.pool import Conn, Pool
 
 Json = dict[str, Any]
+_REFUSALS: Final = (
+    TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError,
+)  # fmt: skip
+"""What a reducer raises for values it cannot take. NotImplementedError is a RuntimeError."""
 
 
 class _Asked(msgspec.Struct, kw_only=True):
@@ -41,8 +48,10 @@ class _Asked(msgspec.Struct, kw_only=True):
     metadata: Json | None = None
     values: Any = None
     as_node: str | None = None
+    config: Json = {}
+    """The thread's: what its last run was called with, which a factory may ask for."""
 
-    def config(self) -> RunnableConfig:
+    def place(self) -> RunnableConfig:
         """The thread, or the checkpoint of it that was named."""
         named = self.checkpoint or {}
         coordinates = {
@@ -50,7 +59,8 @@ class _Asked(msgspec.Struct, kw_only=True):
         }
         if self.checkpoint_id:
             coordinates["checkpoint_id"] = self.checkpoint_id
-        return {"configurable": {**coordinates, "thread_id": str(self.thread_id)}}
+        own = clients_own(self.config.get("configurable"))
+        return {"configurable": {**own, **coordinates, "thread_id": str(self.thread_id)}}
 
 
 async def answer(method: str, params: bytes, *, registry: Registry, pool: Pool) -> bytes:
@@ -73,18 +83,38 @@ async def answer(method: str, params: bytes, *, registry: Registry, pool: Pool) 
             raise BadRequest(f"Unknown call: {method}")
 
 
+@asynccontextmanager
+async def _opened(
+    registry: Registry, graph_id: str, config: RunnableConfig, saver: Saver, *, access: Access
+) -> AsyncIterator[Graph]:
+    """Lend a graph.
+
+    Raises: GraphNotFound; BadRequest for a factory that fails.
+    """
+    async with AsyncExitStack() as stack:
+        opening = registry.open(graph_id, config, checkpointer=saver, access=access)
+        try:
+            graph = await stack.enter_async_context(opening)
+        except Error:
+            raise
+        except Exception as raised:  # a wall: the factory's code
+            text = f"Graph '{graph_id}' could not be made: {type(raised).__name__}: {raised}"
+            raise BadRequest(text) from raised
+        yield graph
+
+
 async def _state(asked: _Asked, registry: Registry, pool: Pool) -> Json:
-    config = asked.config()
+    config = asked.place()
     saver = Saver.reading(pool, allowed=registry.allowed)
-    async with registry.open(asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
+    async with _opened(registry, asked.graph_id, config, saver, access="threads.read") as graph:
         return thread_state_of(await graph.aget_state(config, subgraphs=asked.subgraphs))
 
 
 async def _history(asked: _Asked, registry: Registry, pool: Pool) -> list[Json]:
-    config = asked.config()
+    config = asked.place()
     config["configurable"].pop("checkpoint_id", None)
     saver = Saver.reading(pool, allowed=registry.allowed)
-    async with registry.open(asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
+    async with _opened(registry, asked.graph_id, config, saver, access="threads.read") as graph:
         history = graph.aget_state_history(
             config, filter=asked.metadata, before=_before(asked.before), limit=asked.limit
         )
@@ -110,18 +140,18 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
         raise ThreadNotFound(thread_id)
     if await runs.in_flight(conn, thread_id):
         raise Conflict(f"Thread {thread_id} has in-flight runs")
-    config = asked.config()
+    config = asked.place()
     config["configurable"].setdefault("checkpoint_ns", "")
     config["metadata"] = {"graph_id": asked.graph_id}
     saver = Saver.for_thread(conn, allowed=registry.allowed)
-    async with registry.open(asked.graph_id, config, checkpointer=saver, access="threads.update") as graph:
+    async with _opened(registry, asked.graph_id, config, saver, access="threads.update") as graph:
         try:
             written = await graph.aupdate_state(config, asked.values, as_node=asked.as_node)
         except Error:
             raise
         except InvalidUpdateError as refused:
             raise BadRequest(str(refused)) from refused
-        except (TypeError, ValueError, LookupError, AttributeError) as raised:
+        except _REFUSALS as raised:
             # The values went through the user's reducers and writers; what these refuse is the caller's
             # mistake.
             raise BadRequest(f"The update was refused: {type(raised).__name__}: {raised}") from raised
