@@ -349,5 +349,6 @@ def _end_group(group: int) -> None:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"matins: {line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a full disk or a closed pipe costs the line, not the node
+        sys.stderr.write(f"matins: {line}\n")
+        sys.stderr.flush()

@@ -15,7 +15,7 @@ import socket
 import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -242,8 +242,7 @@ def _greet(settings: Settings, graphs: list[str]) -> None:
         if "echo" in graphs
         else f"curl -s {settings.url}/assistants/search -d '{{}}'"
     )
-    sys.stdout.write(
-        f"""
+    greeting = f"""
   Matins {__version__} is ready.
 
     API    {settings.url}
@@ -257,8 +256,9 @@ def _greet(settings: Settings, graphs: list[str]) -> None:
   Ctrl-C stops it; threads, runs and crons stay.
 
 """
-    )
-    sys.stdout.flush()
+    with suppress(OSError):  # nobody reads it
+        sys.stdout.write(greeting)
+        sys.stdout.flush()
 
 
 def _inherited(name: str) -> socket.socket | None:

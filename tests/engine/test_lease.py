@@ -63,6 +63,15 @@ async def test_a_lease_is_on_record_while_it_is_kept_and_struck_off_at_the_end(
         assert await conn.fetch("SELECT * FROM matins.node") == []
 
 
+async def test_the_end_of_the_keeper_ends_the_node(database: str) -> None:
+    lease = Lease(database, node_id=NodeId(uuid4()), name="n", version="1")
+    with anyio.fail_after(10), pytest.raises(BaseExceptionGroup) as raised:  # noqa: PT012
+        async with running(lease):
+            lease._stopping.set()
+            await anyio.sleep_forever()
+    assert raised.group_contains(RuntimeError, match="the lease's keeper has ended")
+
+
 async def test_a_lease_whose_connection_is_cut_is_kept_by_another(pool: Pool, database: str) -> None:
     lease = Lease(database, node_id=NodeId(uuid4()), name="n", version="1")
     async with running(lease), pool.connection() as conn:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 PROGRAM = """
 import sys
@@ -29,3 +32,19 @@ def test_people_read_a_traceback_line_by_line() -> None:
 def test_machines_read_an_event_with_its_traceback_in_one_line() -> None:
     [event] = logged("json")
     assert '"trace": "Traceback:\\n' in event
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_line_that_cannot_be_written_is_lost_and_raises_nothing(form: str) -> None:
+    program = PROGRAM + "print('went on', flush=True)"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", program, form],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            timeout=30,
+        )
+    assert process.stdout == "went on\n"

@@ -33,6 +33,8 @@ AGAIN_SECONDS: Final = 0.2
 """The pause between two tries to reach a database that is away."""
 
 GOODBYE_SECONDS: Final = 2.0
+WATCH_SECONDS: Final = 1.0
+"""How often the keeper's thread is looked at."""
 
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -60,7 +62,10 @@ class Lease:
         return self.is_held and self._tenure_s >= queue.LEASE_SECONDS
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Keep the lease; started when it is first held. Strikes the node off when cancelled."""
+        """Keep the lease; started when it is first held. Strikes the node off when cancelled.
+
+        Raises: RuntimeError when the keeper ended by itself: without it the node would stand still unnoticed.
+        """
         held = anyio.Event()
         loop = asyncio.get_running_loop()
         keeper = threading.Thread(
@@ -70,9 +75,14 @@ class Lease:
         )
         keeper.start()
         try:
-            await held.wait()
-            task_status.started()
-            await anyio.sleep_forever()
+            while keeper.is_alive() and not held.is_set():
+                with anyio.move_on_after(WATCH_SECONDS):
+                    await held.wait()
+            if held.is_set():
+                task_status.started()
+            while keeper.is_alive():  # noqa: ASYNC110 - what may end it may keep it from saying so
+                await anyio.sleep(WATCH_SECONDS)
+            raise RuntimeError("the lease's keeper has ended")
         finally:
             self._stopping.set()
             with anyio.move_on_after(GOODBYE_SECONDS, shield=True):
