@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -11,6 +9,7 @@ import pytest
 
 from matins.domain.ids import system_assistant_id
 from tests.support.servers import Server
+from tests.support.waiting import until
 from tests.wire.sdks import Refused, Sdk
 
 SAID = {"messages": [{"role": "user", "content": "hi"}]}
@@ -20,15 +19,6 @@ SAID = {"messages": [{"role": "user", "content": "hi"}]}
 def thread(sdk: Sdk) -> str:
     thread_id: str = sdk("threads.create")["thread_id"]
     return thread_id
-
-
-def until(what: Callable[[], Any], *, timeout_s: float = 15.0) -> Any:
-    """Ask until it is so; gives the answer."""
-    deadline = time.monotonic() + timeout_s
-    while not (answer := what()):
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.05)
-    return answer
 
 
 def ended_at(url: str) -> str | None:
