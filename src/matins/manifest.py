@@ -38,7 +38,13 @@ _KNOWN: Final = {
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
 _GRAPH_KEYS: Final = ["path", "description"]
-_ENV_LINE: Final = re.compile(r"^(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)$")
+_ENV_LINE: Final = re.compile(
+    r"^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(?:(?P<quote>['\"])|(?P<plain>.*))",
+    re.MULTILINE,
+)
+# Each to the end of its last line: what follows the closing quote is a comment.
+_ENV_QUOTED: Final = {"'": re.compile(r"([^']*)'.*"), '"': re.compile(r'((?:[^"\\]|\\[\s\S])*)".*')}
+_ENV_ESCAPE: Final = re.compile(r"\\(.)")
 
 
 class ManifestError(Exception):
@@ -111,24 +117,32 @@ def read(path: Path) -> Manifest:
     )
 
 
-def parse_env(text: str) -> dict[str, str]:
-    """Give the variables of a .env file: `KEY=VALUE` lines, `export`, quotes and comments allowed."""
+def parse_env(text: str, *, path: Path = Path(".env")) -> dict[str, str]:
+    r"""Give the variables of a .env file: `KEY=VALUE` lines, `export`, quotes and comments allowed.
+
+    A quoted value may go over several lines. Between double quotes a backslash escapes: `\n`, `\"`.
+    Raises: ManifestError for a quote that is not closed, naming `path` and the line.
+    """
     found: dict[str, str] = {}
-    for line in text.splitlines():
-        match = _ENV_LINE.match(line.strip())
-        if match is None:
+    position = 0
+    while (match := _ENV_LINE.search(text, position)) is not None:
+        position = match.end()
+        name, quote = match["name"], match["quote"]
+        if quote is None:
+            value = match["plain"].split(" #", 1)[0].strip()
+            found[name] = "" if value.startswith("#") else value
             continue
-        name, value = match.groups()
-        quote = value[:1]
-        if quote in ("'", '"') and (end := value.find(quote, 1)) > 0:
-            value = value[1:end]
-            if quote == '"':
-                value = value.replace("\\n", "\n")
-        else:
-            value = value.split(" #", 1)[0].strip()
-            value = "" if value.startswith("#") else value
-        found[name] = value
+        quoted = _ENV_QUOTED[quote].match(text, position)
+        if quoted is None:
+            line = text.count("\n", 0, position) + 1
+            raise ManifestError(f"{path}:{line}: {name}: the quote {quote} is not closed")
+        position = quoted.end()
+        found[name] = quoted[1] if quote == "'" else _ENV_ESCAPE.sub(_unescaped, quoted[1])
     return found
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}.get(escape[1], escape[0])
 
 
 def _parse(path: Path) -> dict[str, object]:
@@ -218,7 +232,7 @@ def _env(path: Path, value: object) -> tuple[dict[str, str], Path | None]:
     if isinstance(value, str):
         file = (path.parent / value).resolve()
         try:
-            return parse_env(file.read_text(encoding="utf-8")), file
+            return parse_env(file.read_text(encoding="utf-8"), path=file), file
         except FileNotFoundError:
             raise ManifestError(f"{path}: env: no such file: {value}") from None
         except (OSError, UnicodeDecodeError) as unreadable:

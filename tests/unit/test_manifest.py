@@ -163,6 +163,31 @@ URL=postgres://u:p@h/d?x=1
     }  # fmt: skip
 
 
+def test_a_quoted_dotenv_value_may_hold_lines_and_quotes() -> None:
+    text = """KEY="-----BEGIN
+abc==
+A=1
+END" # said aside
+SINGLE='one
+ two\\n'
+Q="a\\"b\\\\" # c "d"
+WINDOWS="C:\\dir"
+EMPTY=""
+LAST=x
+"""
+    assert parse_env(text) == {
+        "KEY": "-----BEGIN\nabc==\nA=1\nEND", "SINGLE": "one\n two\\n", "Q": 'a"b\\', "WINDOWS": "C:\\dir",
+        "EMPTY": "", "LAST": "x",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ['"abc', "'abc", '"abc\\"', '"a\n\nB=2'])
+def test_a_quote_that_is_not_closed_is_named_with_its_line(tmp_path: Path, value: str) -> None:
+    (tmp_path / ".env").write_text(f"A=1\nKEY={value}\n")
+    with pytest.raises(ManifestError, match=r"/\.env:2: KEY: the quote ['\"] is not closed$"):
+        project(tmp_path, env=".env")
+
+
 def test_what_is_watched_is_where_the_graphs_come_from(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / ".env").touch()
