@@ -59,8 +59,9 @@ async def update_state(request: Request, parts: Parts) -> Response:
     thread, graph_id = await _graph(request, parts)
     if graph_id is None:
         raise BadRequest(
-            f"Thread '{thread.thread_id}' has no assigned graph ID. This usually occurs when no runs have been made on "
-            "this particular thread. This operation requires a graph ID. Please ensure a run has been made on the thread."
+            f"Thread '{thread.thread_id}' has no assigned graph ID. This usually occurs when no runs have been made "
+            "on this particular thread. This operation requires a graph ID. Please ensure a run has been made on "
+            "the thread."
         )
     change: dict[str, object] = {"values": asked.values}
     if asked.as_node:
