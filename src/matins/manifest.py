@@ -71,6 +71,8 @@ class Manifest:
     dependencies: tuple[Path, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     env_file: Path | None = None
+    allowed_types: frozenset[tuple[str, str]] = frozenset()
+    """(module, class) of `checkpointer.serde.allowed_msgpack_modules`."""
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -105,13 +107,21 @@ def read(path: Path) -> Manifest:
     sections = {
         name: _mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
     }
-    unsupported = [f"{path}: {name}: not supported yet, ignored{_UNSAFE.get(name, '')}" for name in sections]
+    serde = sections.get("checkpointer", {}).get("serde")
+    unsupported = [
+        f"{path}: {name}: not supported yet, ignored{_UNSAFE.get(name, '')}"
+        for name, section in sections.items()
+        if section != {"serde": serde}
+        or not isinstance(serde, dict)
+        or [*serde] != ["allowed_msgpack_modules"]
+    ]
     return Manifest(
         path=path,
         graphs=_graphs(path, content.get("graphs"), warnings),
         dependencies=dependencies,
         env=env,
         env_file=env_file,
+        allowed_types=_allowed_types(path, serde),
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )
@@ -245,6 +255,21 @@ def _env(path: Path, value: object) -> tuple[dict[str, str], Path | None]:
             raise ManifestError(f"{path}: env.{name}: must be a string, not {_kind(entry)}")
         found[name] = entry if isinstance(entry, str) else json.dumps(entry)
     return found, None
+
+
+def _allowed_types(path: Path, serde: object) -> frozenset[tuple[str, str]]:
+    """Read `allowed_msgpack_modules`: [module, class] pairs, or "module.Class"."""
+    named = serde.get("allowed_msgpack_modules") if isinstance(serde, dict) else None
+    key = "checkpointer.serde.allowed_msgpack_modules"
+    if not isinstance(named, list | None):
+        raise ManifestError(f"{path}: {key}: must be a list, not {_kind(named)}")
+    found: set[tuple[str, str]] = set()
+    for position, entry in enumerate(named or ()):
+        parts = [*entry.rpartition(".")[::2]] if isinstance(entry, str) else entry
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) and p for p in parts):
+            raise ManifestError(f'{path}: {key}[{position}]: must be ["module", "Class"] or "module.Class"')
+        found.add((parts[0], parts[1]))
+    return frozenset(found)
 
 
 def _mapping(path: Path, key: str, value: object) -> dict[str, object]:

@@ -11,6 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from matins import manifest
 from matins.domain.errors import GraphNotFound
+from matins.graphs.checkpoints import Saver
 from matins.graphs.registry import GraphFailed, Registry
 
 pytestmark = pytest.mark.anyio
@@ -225,3 +226,40 @@ graph = StateGraph(dict).add_node("n", lambda state: {}).add_edge(START, "n").co
     registry = project(source, "graph")
     assert {name for _, name in registry.allowed} >= {"Plan"}
     assert all("langgraph" not in module for module, _ in registry.allowed)
+
+
+def test_an_installed_package_that_a_graph_is_named_by_is_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "installed_pkg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "plans.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Plan: steps: int\n"
+    )
+    (package / "graph.py").write_text(COMPILED + "from installed_pkg import plans\n")
+    monkeypatch.syspath_prepend(package.parent)
+    registry = load(tmp_path, '{"graphs": {"a": "installed_pkg.graph:graph"}}')
+    assert registry.allowed == {("installed_pkg.plans", "Plan")}
+
+
+async def test_what_a_factory_imports_may_be_read_by_the_graph_it_makes(
+    project: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "imported_late.py").write_text("from enum import Enum\nclass Colour(Enum): RED = 1\n")
+    source = """
+from langgraph.graph import START, StateGraph
+def graph():
+    import imported_late
+    return StateGraph(dict).add_node("n", lambda state: {}).add_edge(START, "n").compile()
+"""
+    registry = project(source, "graph")
+    colour = ("imported_late", "Colour")
+    assert colour not in registry.allowed
+    saver = InMemorySaver(serde=Saver.serde_for(registry.allowed))
+    async with registry.open("graph", {}, checkpointer=saver) as graph:
+        red = sys.modules["imported_late"].Colour.RED
+        assert isinstance(graph.checkpointer, InMemorySaver)
+        serde = graph.checkpointer.serde
+        assert serde.loads_typed(serde.dumps_typed(red)) is red
+    assert colour in registry.allowed

@@ -125,6 +125,22 @@ def test_everything_that_is_documented_is_known(tmp_path: Path) -> None:
     assert set(manifest.sections) == {"auth", "http", "store", "checkpointer", "webhooks"}
 
 
+def test_the_classes_a_checkpoint_may_hold_are_pairs_or_dotted_names(tmp_path: Path) -> None:
+    serde = {"allowed_msgpack_modules": [["a.b", "C"], "d.e.F"]}
+    manifest = project(tmp_path, checkpointer={"serde": serde})
+    assert manifest.allowed_types == {("a.b", "C"), ("d.e", "F")}
+    assert manifest.warnings == []
+    manifest = project(tmp_path, checkpointer={"serde": {**serde, "pickle_fallback": True}})
+    assert manifest.allowed_types == {("a.b", "C"), ("d.e", "F")}
+    assert manifest.warnings == [f"{manifest.path}: checkpointer: not supported yet, ignored"]
+
+
+@pytest.mark.parametrize("named", [True, ["F"], [["a"]], [[1, "F"]]])
+def test_a_class_that_is_named_otherwise_is_refused(tmp_path: Path, named: object) -> None:
+    with pytest.raises(ManifestError, match=r"checkpointer\.serde\.allowed_msgpack_modules"):
+        project(tmp_path, checkpointer={"serde": {"allowed_msgpack_modules": named}})
+
+
 def test_dependencies_are_directories_and_packages_are_left_to_the_environment(tmp_path: Path) -> None:
     (tmp_path / "lib" / "src").mkdir(parents=True)
     (tmp_path / "lib" / "pyproject.toml").touch()

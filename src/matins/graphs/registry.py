@@ -62,10 +62,11 @@ class _Entry:
 class Registry:
     """The graphs of one langgraph.json, imported. Build it with `load`."""
 
-    def __init__(self, entries: dict[str, _Entry], allowed: frozenset[tuple[str, str]] = frozenset()) -> None:
+    def __init__(self, entries: dict[str, _Entry], manifest: Manifest) -> None:
         self._entries = entries
-        self.allowed = allowed
-        """The classes of the user's own modules: what a checkpoint may be read into."""
+        self._manifest = manifest
+        self._modules = 0
+        self._allowed: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
     def load(cls, manifest: Manifest) -> Registry:
@@ -77,7 +78,15 @@ class Registry:
             if str(directory) not in sys.path:
                 sys.path.insert(0, str(directory))
         entries = {graph_id: _import(spec, manifest) for graph_id, spec in manifest.graphs.items()}
-        return cls(entries, types_of(_own_modules(manifest)))
+        return cls(entries, manifest)
+
+    @property
+    def allowed(self) -> frozenset[tuple[str, str]]:
+        """What a checkpoint may be read into: the classes of the user's own modules, and those he allowed."""
+        if self._modules != len(sys.modules):  # nodes and factories import too
+            self._modules = len(sys.modules)
+            self._allowed = types_of(_own_modules(self._manifest)) | self._manifest.allowed_types
+        return self._allowed
 
     @property
     def ids(self) -> list[str]:
@@ -112,19 +121,30 @@ class Registry:
             yield _with_checkpointer(entry.graph, checkpointer)
             return
         async with AsyncExitStack() as stack:
+            known = self.allowed
             made = await _make(entry, config, access, context, stack)
+            if checkpointer is not None and (imported := self.allowed - known):
+                checkpointer = checkpointer.with_allowlist(imported)
             yield _with_checkpointer(made, checkpointer)
 
 
 def _own_modules(manifest: Manifest) -> list[ModuleType]:
-    """Give the imported modules that are the user's: under his directories and not installed there."""
+    """Give the imported modules that are the user's.
+
+    These are the ones under his directories that were not installed there, and the packages that his graphs
+    are named by, wherever they are installed.
+    """
     roots = (*manifest.dependencies, *(spec.path.parent for spec in manifest.graphs.values() if spec.path))
+    packages = {spec.module.partition(".")[0] for spec in manifest.graphs.values() if spec.module}
     return [
         module
-        for module in list(sys.modules.values())
-        if (file := getattr(module, "__file__", None))
-        and "site-packages" not in file
-        and any(Path(file).is_relative_to(root) for root in roots)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in packages
+        or (
+            (file := getattr(module, "__file__", None))
+            and "site-packages" not in file
+            and any(Path(file).is_relative_to(root) for root in roots)
+        )
     ]
 
 
