@@ -21,6 +21,19 @@ from tests.support.servers import Server
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a server in /proc")
 
 STEPS: Final = (Path(__file__).parent / "project" / "steps.py").read_text()
+SPEAKING: Final = """
+import os
+from langgraph.graph import END, START, StateGraph
+
+NAMES = ("GREETING", "GONE", "MINE", "LANGGRAPH_STRICT_MSGPACK")
+
+def speak(state):
+    return {name: os.environ.get(name) for name in NAMES}
+
+graph = StateGraph(dict).add_node("speak", speak).add_edge(START, "speak").add_edge("speak", END).compile()
+"""
+"""A graph that says what it finds in its environment."""
+
 CTRL_C_SECONDS: Final = 2.0
 RELOAD_SECONDS: Final = 30.0
 
@@ -114,6 +127,30 @@ async def test_new_code_takes_new_runs_and_old_runs_end_on_the_old(server: Serve
         is_over = True
     assert results == [1024] * 3
     print(f"{asked} requests, none failed")
+
+
+@pytest.mark.anyio
+async def test_a_changed_env_file_is_what_the_new_code_finds(tmp_path: Path) -> None:
+    config, env = tmp_path / "langgraph.json", tmp_path / ".env"
+    config.write_text(json.dumps({"graphs": {"speak": "./speak.py:graph"}, "env": ".env"}))
+    (tmp_path / "speak.py").write_text(SPEAKING)
+    kept = "MINE=theirs\nLANGGRAPH_STRICT_MSGPACK=false\n"
+    env.write_text(f"GREETING=hello\nGONE=soon\n{kept}")
+    with servers.start(config, tmp_path, env={"MINE": "mine"}, data_dir=tmp_path / ".matins") as server:
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+
+            async def found() -> dict[str, str | None]:
+                answer = await http.post("/runs/wait", json={"assistant_id": "speak", "input": {}})
+                said: dict[str, str | None] = answer.raise_for_status().json()
+                return said
+
+            always = {"MINE": "mine", "LANGGRAPH_STRICT_MSGPACK": "true"}
+            assert await found() == {"GREETING": "hello", "GONE": "soon", **always}
+            env.write_text(f"GREETING=goodbye\n{kept}")
+            with anyio.fail_after(RELOAD_SECONDS):
+                while (said := await found())["GREETING"] == "hello":
+                    pass
+            assert said == {"GREETING": "goodbye", "GONE": None, **always}
 
 
 @pytest.mark.anyio

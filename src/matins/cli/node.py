@@ -51,9 +51,13 @@ def run(node: Node, *, data_dir: Path | None) -> int:
         manifest = read(node.config)
     except ManifestError as error:
         return _refuse(str(error))
+    from_manifest = manifest.env.keys() - environment.keys()
     manifest.export(environment)
     environment |= {
         "MATINS_CONFIG": str(node.config.resolve()),
+        "MATINS_FROM_MANIFEST": ",".join(
+            sorted(from_manifest)
+        ),  # a reload must not take it for the operator's
         "MATINS_WORKERS": str(node.workers),
         "MATINS_URL": node.url,
     }

@@ -5,7 +5,8 @@ Nothing survives the serving process: on Linux the kernel kills the worker with 
 does.
 
 From the environment: MATINS_LINK_FD, MATINS_PARENT_PID, MATINS_CONFIG (the path of langgraph.json),
-MATINS_LANES, DATABASE_URI, and as settings LOG_LEVEL and LOG_JSON.
+MATINS_LANES, MATINS_FROM_MANIFEST (the names that `env` gave when the node was started), DATABASE_URI, and as
+settings LOG_LEVEL and LOG_JSON.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ from matins.workers.watchdog import Watchdog
 CONNECTIONS: Final = 8
 """Connections to the database of one worker: a statement takes a millisecond, so ten lanes share them."""
 
+_DECIDED: Final = ("DATABASE_URI", "LANGGRAPH_STRICT_MSGPACK")
+"""What the serving process says, whatever `env` does."""
+
 _GOODBYE_SECONDS: Final = 5.0
 
 
@@ -73,6 +77,9 @@ class Worker:
         )
         try:
             manifest = read(self._config)
+            for name in os.environ.pop("MATINS_FROM_MANIFEST", "").split(","):
+                if name not in _DECIDED:  # `env` may have changed since
+                    os.environ.pop(name, None)
             manifest.export(os.environ)
             registry = Registry.load(manifest)
         except (GraphFailed, ManifestError) as failure:
