@@ -263,17 +263,26 @@ from typing import Any, TypedDict
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
+from pydantic import BaseModel, Field
 class State(TypedDict, total=False):
     told: Any
 @dataclass
 class Context:
     model: str = "small"
+class Aliased(BaseModel):
+    model: str = Field("small", alias="modelName")
+    size: int = Field(0, validation_alias="modelSize")
+class Open(BaseModel, extra="allow"):
+    model: str = "small"
 def tell(state: State, config: RunnableConfig, runtime: Runtime):
     own = {k: v for k, v in config["configurable"].items() if not k.startswith(("__", "checkpoint"))}
-    about = {"metadata": config["metadata"], "context": runtime.context, "tags": config.get("tags")}
+    context = runtime.context.model_dump() if isinstance(runtime.context, BaseModel) else runtime.context
+    about = {"metadata": config["metadata"], "context": context, "tags": config.get("tags")}
     return {"told": {"configurable": own, **about}}
 plain = StateGraph(State).add_node(tell).add_edge(START, "tell").compile()
 typed = StateGraph(State, context_schema=Context).add_node(tell).add_edge(START, "tell").compile()
+aliased = StateGraph(State, context_schema=Aliased).add_node(tell).add_edge(START, "tell").compile()
+open_ = StateGraph(State, context_schema=Open).add_node(tell).add_edge(START, "tell").compile()
 """
 
 
@@ -301,6 +310,12 @@ async def test_a_graph_knows_its_run(pool: Pool, project: Project) -> None:
         ("typed", {"context": {"model": "big"}}, {"model": "big"}),
         ("typed", {"config": {"configurable": {"model": "big", "other": 1}}}, {"model": "big"}),
         ("typed", {}, {"model": "small"}),
+        (
+            "aliased",
+            {"context": {"modelName": "big", "modelSize": 3, "other": 1}},
+            {"model": "big", "size": 3},
+        ),
+        ("open_", {"context": {"model": "big", "other": 1}}, {"model": "big", "other": 1}),
         ("plain", {"context": {"c": 1}}, {"c": 1}),
         ("plain", {"config": {"configurable": {"c": 1}}}, {"c": 1}),
         ("plain", {}, None),

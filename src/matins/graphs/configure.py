@@ -117,9 +117,12 @@ def _target(target: Any) -> Send | str:
 
 
 def _field_names(schema: Any) -> set[str] | None:
-    """Give the fields of a schema that is built by keyword; None for a TypedDict, which takes anything."""
+    """Give the names a schema is built by; None for one that takes any, as a TypedDict does."""
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return set(schema.model_fields)
+        if schema.model_config.get("extra") == "allow":
+            return None
+        aliases = [(field.alias, field.validation_alias) for field in schema.model_fields.values()]
+        return {*schema.model_fields, *(name for pair in aliases for name in pair if isinstance(name, str))}
     if is_dataclass(schema):
         return {field.name for field in fields(schema) if field.init}
     return None
