@@ -56,7 +56,7 @@ def run(
     postgres: EmbeddedPostgres | None,
     grace_s: float,
 ) -> int:
-    """Run a node until SIGTERM or SIGINT; the exit code.
+    """Run a node until SIGTERM, SIGINT or, but for nohup, SIGHUP; the exit code.
 
     `command` is the serving process, `environment` all of its environment but what this module adds.
     `postgres` is not yet started; it is started and stopped here. Call it from the main thread.
@@ -185,9 +185,7 @@ class _Parent:
                 self._selector.unregister(self._serving.control)  # only waitpid says that it is dead
 
     def _handle(self, number: int) -> None:
-        if number == signal.SIGHUP:
-            self._signal(signal.SIGHUP)
-        elif number in {signal.SIGINT, signal.SIGTERM} and not self._stopping:
+        if number in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} and not self._stopping:
             self._stopping = True
             self._kill_at = time.monotonic() + self._grace_s + KILL_AFTER_GRACE_S
             self._listener.close()  # from now on the serving process alone decides what is still accepted
@@ -292,7 +290,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _start(postgres: EmbeddedPostgres) -> int | None:
     """Start the database; the exit code if it does not start, or if a signal ended the wait."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _endings()}
     try:
         postgres.start()
     except EmbeddedPostgresError as error:
@@ -301,14 +299,21 @@ def _start(postgres: EmbeddedPostgres) -> int | None:
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return None
+
+
+def _endings() -> list[signal.Signals]:
+    """The signals that end a node; not that of a closing terminal where it is ignored, as under nohup."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
     """A socket on which each signal arrives as a byte, and nothing else happens."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+    numbers = (*_endings(), signal.SIGCHLD)
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.setblocking(False)

@@ -228,10 +228,9 @@ async def _patiently(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
 
 
 async def _told_to_go() -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number is not signal.SIGHUP:
-                return
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
 
 
 def _greet(settings: Settings, graphs: list[str]) -> None:
@@ -272,6 +271,7 @@ def _inherited(name: str) -> socket.socket | None:
 
 def main() -> int:
     """Run the serving process as the environment says; the exit code."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes is the parent's to answer
     zoneinfo.reset_tzpath([])  # the rules of the tzdata package, the same on every machine, not the system's
     control, listener = _inherited("MATINS_CONTROL_FD"), _inherited("MATINS_LISTEN_FD")
     predecessor = os.environ.pop("MATINS_PREDECESSOR", "")

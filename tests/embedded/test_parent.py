@@ -60,7 +60,6 @@ def stubborn():
 
 threading.Thread(target=outlive_no_parent, daemon=True).start()
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-signal.signal(signal.SIGHUP, lambda *_: print("hang up", flush=True))
 tell(kind="node", node_id=f"node-{os.getpid()}")
 control.sendall(b'{"kind": "a later part says this"}\\nno JSON\\n[1]\\n{"kind": "worker", "pid": "x"}\\n')
 tell(kind="ready")
@@ -140,7 +139,14 @@ def halt(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def parent(script: str, *, port: int = 0, grace_s: float = 5, data_dir: Path | None = None) -> Iterator[Any]:
+def parent(
+    script: str,
+    *,
+    port: int = 0,
+    grace_s: float = 5,
+    data_dir: Path | None = None,
+    ignores_hang_up: bool = False,
+) -> Iterator[Any]:
     options = {
         "host": "127.0.0.1",
         "port": port,
@@ -149,7 +155,7 @@ def parent(script: str, *, port: int = 0, grace_s: float = 5, data_dir: Path | N
         "data_dir": str(data_dir) if data_dir else None,
     }
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, json.dumps(options)],
+        [*(["nohup"] if ignores_hang_up else []), sys.executable, "-c", PARENT, json.dumps(options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -234,7 +240,7 @@ def test_an_exit_before_the_first_ready_is_the_node_s_exit(code: int) -> None:
         assert process.stderr.read() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_node_quickly_with_code_0(
     node: Callable[..., Node], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -269,10 +275,25 @@ def test_a_stubborn_serving_process_is_killed_when_the_grace_is_over(node: Calla
     assert 2 <= time.monotonic() - begun < 3
 
 
-def test_sighup_is_passed_on(node: Callable[..., Node]) -> None:
-    running = node()
-    running.process.send_signal(signal.SIGHUP)
-    assert running.line() == "hang up"
+def test_under_nohup_a_closed_terminal_ends_nothing() -> None:
+    with parent(SERVING, ignores_hang_up=True) as process:
+        running = Node(process, int(process.stdout.readline()))
+        running.process.send_signal(signal.SIGHUP)
+        pid = running.ask("who")["pid"]
+        running.process.send_signal(signal.SIGHUP)
+        assert running.ask("who")["pid"] == pid
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(0.5)
+
+
+def test_a_closed_terminal_ends_a_node_whose_database_is_still_starting(tmp_path: Path) -> None:
+    with parent(SERVING, data_dir=tmp_path / ".matins") as process:
+        while not (tmp_path / ".matins" / "lock").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 0
+        assert process.stdout.read() == ""
 
 
 def test_a_taken_port_is_one_clear_line(node: Callable[..., Node]) -> None:
