@@ -265,7 +265,8 @@ def _allowed_types(path: Path, serde: object) -> frozenset[tuple[str, str]]:
         raise ManifestError(f"{path}: {key}: must be a list, not {_kind(named)}")
     found: set[tuple[str, str]] = set()
     for position, entry in enumerate(named or ()):
-        parts = [*entry.rpartition(".")[::2]] if isinstance(entry, str) else entry
+        module, _, name = entry.rpartition(".") if isinstance(entry, str) else ("", "", "")
+        parts = [module, name] if isinstance(entry, str) else entry
         if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) and p for p in parts):
             raise ManifestError(f'{path}: {key}[{position}]: must be ["module", "Class"] or "module.Class"')
         found.add((parts[0], parts[1]))
