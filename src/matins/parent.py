@@ -42,6 +42,7 @@ BACKLOG: Final = 2048  # connections that wait while a successor starts
 TICK_S: Final = 0.1  # how often the database is looked at; a death of a child of ours wakes the loop itself
 QUICK_DEATH_S: Final = 5.0
 BACK_OFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)  # by the number of quick deaths in a row
+SPAWN_AGAIN_S: Final = 1.0
 KILL_AFTER_GRACE_S: Final = 2.0
 REAP_TIMEOUT_S: Final = 2.0
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -140,7 +141,11 @@ class _Parent:
                 if self._stopping:
                     return 0
                 if time.monotonic() >= self._start_at:
-                    self._spawn()
+                    try:
+                        self._spawn()
+                    except OSError as error:  # no memory, too many processes or files: it may pass
+                        self._start_at = time.monotonic() + SPAWN_AGAIN_S
+                        _say(f"cannot start the serving process: {error}; tried again in {SPAWN_AGAIN_S:g} s")
             self._wait()
             self._reap()
             if (serving := self._serving) is not None and serving.process.returncode is not None:
@@ -160,14 +165,18 @@ class _Parent:
             "MATINS_CONTROL_FD": str(descriptors[1]),
             "MATINS_PREDECESSOR": self._predecessor,
         }
-        with theirs:
-            process = subprocess.Popen(
-                self._command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    self._command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                )
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
         self._serving = _Serving(process, ours, time.monotonic())
         self._selector.register(ours, selectors.EVENT_READ)
@@ -268,7 +277,7 @@ class _Parent:
         try:
             if postgres.ensure_running():
                 _say(f"PostgreSQL died and was started again in {time.monotonic() - begun:.1f} s")
-        except EmbeddedPostgresError as error:
+        except (EmbeddedPostgresError, OSError) as error:  # OSError: its directory is gone, the disk is full
             self._mend_at = time.monotonic() + 1.0
             _say(str(error))
 

@@ -146,11 +146,12 @@ def parent(
     grace_s: float = 5,
     data_dir: Path | None = None,
     ignores_hang_up: bool = False,
+    executable: str = sys.executable,
 ) -> Iterator[Any]:
     options = {
         "host": "127.0.0.1",
         "port": port,
-        "command": [sys.executable, "-c", script],
+        "command": [executable, "-c", script],
         "grace_s": grace_s,
         "data_dir": str(data_dir) if data_dir else None,
     }
@@ -328,6 +329,37 @@ def test_a_killed_postmaster_is_started_again_while_the_node_serves(
     with psycopg.connect(uri) as connection:
         assert connection.execute("select 1").fetchall() == [(1,)]
     assert running.ask("who")["predecessor"] == "", "the serving process was not disturbed"
+
+
+def test_a_data_directory_that_vanishes_is_said_once_a_second_and_the_node_can_be_ended(
+    node: Callable[..., Node], tmp_path: Path
+) -> None:
+    running = node(data_dir=tmp_path / ".matins")
+    postmaster = int((tmp_path / ".matins/postgres/postmaster.pid").read_text().split()[0])
+    (tmp_path / ".matins").rename(tmp_path / "moved")
+    os.kill(postmaster, signal.SIGKILL)
+    await_death(postmaster)
+    assert running.process.stderr is not None
+    first = running.process.stderr.readline()
+    begun = time.monotonic()
+    second = running.process.stderr.readline()
+    assert 0.9 < time.monotonic() - begun < 5
+    running.process.terminate()
+    assert running.process.wait(10) == 0
+    said = [first, second, *running.errors().splitlines()]
+    assert all(line.startswith("matins: ") and "No such file" in line for line in said), said
+
+
+def test_a_serving_process_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    absent = tmp_path / "python"
+    with parent(SERVING, executable=str(absent)) as process:
+        said = process.stderr.readline()
+        assert said.startswith(
+            "matins: cannot start the serving process: [Errno 2] No such file or directory"
+        )
+        absent.symlink_to(sys.executable)
+        running = Node(process, int(process.stdout.readline()))
+        assert running.ask("who")["predecessor"] == ""
 
 
 def test_after_a_kill_of_the_parent_the_next_one_adopts_the_database(

@@ -12,7 +12,7 @@ from typing import Final
 import typer
 
 from matins import parent
-from matins.embedded import EmbeddedPostgres
+from matins.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from matins.manifest import ManifestError, read
 from matins.settings import SettingsError, database_uri
 from matins.settings import read as read_settings
@@ -66,7 +66,10 @@ def run(node: Node, *, data_dir: Path | None) -> int:
         environment.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", str(DEV_GRACE_SECONDS))
     postgres = None
     if database_uri(environment) is None and data_dir is not None:
-        postgres = EmbeddedPostgres(data_dir)
+        try:
+            postgres = EmbeddedPostgres(data_dir)
+        except EmbeddedPostgresError as error:
+            return _refuse(str(error), code=1)
         environment["MATINS_ALONE"] = "1"
     try:
         settings = read_settings(
@@ -86,6 +89,6 @@ def run(node: Node, *, data_dir: Path | None) -> int:
     )
 
 
-def _refuse(line: str) -> int:
+def _refuse(line: str, *, code: int = CONFIGURATION_ERROR) -> int:
     typer.echo(f"matins: {line}", err=True)
-    return CONFIGURATION_ERROR
+    return code
