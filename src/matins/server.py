@@ -247,6 +247,7 @@ def _greet(settings: Settings, graphs: list[str]) -> None:
     API    {settings.url}
     Docs   {settings.url}/docs
     Graphs {", ".join(sorted(graphs))}
+    Data   {settings.where}
 
   Try next:
 

@@ -20,7 +20,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `workers`: run workers beside the desk (`MATINS_WORKERS`). `lanes`: runs at once in each (`N_JOBS_PER_WORKER`).
     `grace_s`: how long runs may finish at a shutdown (`BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS`). `is_alone`: no other node
-    can be on this database (`MATINS_ALONE`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person.
+    can be on this database (`MATINS_ALONE`). `where`: what a person calls that database (`MATINS_DATA`).
+    `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
     """
 
     database_uri: str
@@ -33,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     is_dev: bool = False
     reloads: bool = False
     url: str = "http://127.0.0.1:2024"
+    where: str = ""
     log_level: str = "INFO"
     log_json: bool = False
 
@@ -64,6 +66,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         is_dev=_flag(environ, "MATINS_DEV"),
         reloads=_flag(environ, "MATINS_RELOAD"),
         url=environ.get("MATINS_URL", "http://127.0.0.1:2024"),
+        where=environ.get("MATINS_DATA", ""),
         log_level=_level(environ),
         log_json=_flag(environ, "LOG_JSON"),
     )

@@ -38,7 +38,7 @@ def dev(
 ) -> None:
     """Serve a langgraph.json on this machine, with a database of its own and code that reloads."""
     node = Node(config, host, port, workers=1, reloads=reload, is_dev=True, opens_browser=browser)
-    raise typer.Exit(run(node, data_dir=data_dir or config.resolve().parent / ".matins"))
+    raise typer.Exit(run(node, data_dir=data_dir))
 
 
 @app.command()

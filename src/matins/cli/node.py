@@ -14,7 +14,7 @@ import typer
 from matins import parent
 from matins.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from matins.manifest import ManifestError, read
-from matins.settings import SettingsError, database_uri
+from matins.settings import SettingsError
 from matins.settings import read as read_settings
 
 CONFIGURATION_ERROR: Final = 2
@@ -44,7 +44,8 @@ class Node:
 def run(node: Node, *, data_dir: Path | None) -> int:
     """Run a node until it is told to stop; the exit code.
 
-    The database is the one that the environment names, else an embedded one in `data_dir`.
+    In development the database is an embedded one, in `data_dir` or beside the configuration, unless DATABASE_URI
+    names one and `data_dir` is not given: the other names that `serve` hears may well mean the project's own.
     """
     environment = dict(os.environ)
     try:
@@ -55,9 +56,8 @@ def run(node: Node, *, data_dir: Path | None) -> int:
     manifest.export(environment)
     environment |= {
         "MATINS_CONFIG": str(node.config.resolve()),
-        "MATINS_FROM_MANIFEST": ",".join(
-            sorted(from_manifest)
-        ),  # a reload must not take it for the operator's
+        # A reload must not take these for the operator's.
+        "MATINS_FROM_MANIFEST": ",".join(sorted(from_manifest)),
         "MATINS_WORKERS": str(node.workers),
         "MATINS_URL": node.url,
     }
@@ -65,15 +65,17 @@ def run(node: Node, *, data_dir: Path | None) -> int:
         environment |= {"MATINS_DEV": "1", "MATINS_RELOAD": "1" if node.reloads else "0"}
         environment.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", str(DEV_GRACE_SECONDS))
     postgres = None
-    if database_uri(environment) is None and data_dir is not None:
+    environment["MATINS_DATA"] = "the database that DATABASE_URI names"
+    if node.is_dev and (data_dir is not None or not environment.get("DATABASE_URI")):
+        data_dir = data_dir or node.config.resolve().parent / ".matins"
         try:
             postgres = EmbeddedPostgres(data_dir)
         except EmbeddedPostgresError as error:
             return _refuse(str(error), code=1)
-        environment["MATINS_ALONE"] = "1"
+        environment |= {"MATINS_ALONE": "1", "MATINS_DATA": str(data_dir)}
     try:
         settings = read_settings(
-            {"DATABASE_URI": "postgresql:///", **environment} if postgres else environment
+            {**environment, "DATABASE_URI": "postgresql:///"} if postgres else environment
         )
     except SettingsError as error:
         return _refuse(str(error))
