@@ -40,11 +40,13 @@ from matins.manifest import ManifestError
 from matins.manifest import read as read_manifest
 from matins.settings import Settings, SettingsError
 from matins.settings import read as read_settings
+from matins.storage import queue
 from matins.storage.migrate import migrate
 from matins.storage.pool import normalise_dsn, open_pool
 from matins.workers.pool import GraphsFailed
 from matins.workers.pool import Pool as Workers
 from matins.workers.process import Launch
+from matins.workers.protocol import CONNECTIONS
 from matins.workers.reload import Reloader
 
 CONFIGURATION_ERROR: Final = 2
@@ -206,7 +208,15 @@ async def serve(
             await stack.enter_async_context(running(Reloader(workers, settings.config)))
         await stack.enter_async_context(running(Http(parts, listener)))
         parent.tell("ready")
-        log.info(telemetry.NODE_STARTED, node_id=str(node_id), workers=settings.workers, lanes=settings.lanes)
+        log.info(
+            telemetry.NODE_STARTED,
+            node_id=str(node_id),
+            workers=settings.workers,
+            lanes=settings.lanes,
+            # The pool's, the lease's, and those of the workers and the desk.
+            connections=settings.connections + 1 + CONNECTIONS * (settings.workers + 1),
+            max_connections=await pool.run(queue.max_connections, transaction=False),
+        )
         if settings.is_dev and predecessor is None:
             _greet(settings, list(assistants.known(workers)))
         await _told_to_go()

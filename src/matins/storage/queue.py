@@ -177,6 +177,12 @@ async def leave(conn: Conn, node_ids: list[NodeId]) -> None:
     await conn.execute(sql.load("queue")["leave"].text, node_ids)
 
 
+async def max_connections(conn: Conn) -> int:
+    """Give how many connections the database takes, over all its clients."""
+    number: int = await conn.fetchval(sql.load("queue")["max_connections"].text)
+    return number
+
+
 async def other_nodes(conn: Conn, node_id: NodeId) -> list[NodeId]:
     """Give every other node on record or named by a running run, alive or not."""
     return [row["node_id"] for row in await conn.fetch(sql.load("queue")["other_nodes"].text, node_id)]

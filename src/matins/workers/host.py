@@ -33,6 +33,7 @@ from matins.workers.lanes import Emit, Lanes
 from matins.workers.lifeline import end_the_session, take_link, tie_to_parent
 from matins.workers.link import Link, connect
 from matins.workers.protocol import (
+    CONNECTIONS,
     Execute,
     Failed,
     FromWorker,
@@ -41,9 +42,6 @@ from matins.workers.protocol import (
     ToWorker,
 )
 from matins.workers.watchdog import Watchdog
-
-CONNECTIONS: Final = 8
-"""Connections to the database of one worker: a statement takes a millisecond, so ten lanes share them."""
 
 _DECIDED: Final = ("DATABASE_URI", "LANGGRAPH_STRICT_MSGPACK")
 """What the serving process says, whatever `env` does."""

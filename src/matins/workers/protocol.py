@@ -43,6 +43,10 @@ WINDOW_OCTETS: Final = 256 * 1024
 _FRAME_OCTETS: Final = 64  # what an empty frame counts: a million of them are not free either
 
 
+CONNECTIONS: Final = 8
+"""How many connections to the database a worker holds: a statement takes a millisecond, so ten lanes share them."""
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The root of all messages."""
 

@@ -117,6 +117,10 @@ RETURNING extract(epoch FROM matins.now() - leased_since)::double precision AS t
 -- $1 node_ids. A node that has gone, or is known to be dead.
 DELETE FROM matins.node WHERE node_id = ANY($1::uuid[]);
 
+-- name: max_connections :one
+-- How many connections the server takes, over all its clients.
+SELECT current_setting('max_connections')::integer AS max_connections;
+
 -- name: other_nodes :many
 -- $1 this node
 SELECT node_id FROM matins.node WHERE node_id <> $1
