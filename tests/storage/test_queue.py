@@ -377,7 +377,6 @@ async def test_a_node_finds_what_it_holds_and_what_it_should_stop(pool: Pool) ->
     assert set(found) == {first.held, second.held}
     assert found[first.held].stop is None
     assert found[second.held].stop is StopReason.INTERRUPT
-    assert found[second.held].stop_age_s is not None
 
 
 async def test_runs_of_nodes_without_a_lease_are_found_and_no_others(pool: Pool) -> None:

@@ -49,11 +49,10 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A run that the database says a node holds; `stop_age_s` is how long its stop has been wished for."""
+    """A run that the database says a node holds, and whether it is wished to stop."""
 
     held: Held
     stop: StopReason | None
-    stop_age_s: float | None
 
 
 def _stop(text: str | None) -> StopReason | None:
@@ -151,8 +150,7 @@ async def held_by(conn: Conn, node_id: NodeId) -> list[Claimed]:
     """Give the runs that a node holds, as the database has it."""
     found = await conn.fetch(sql.load("queue")["held_by_node"].text, node_id)
     return [
-        Claimed(Held(row["run_id"], row["thread_id"], row["attempt"]), _stop(row["stop"]), row["stop_age"])
-        for row in found
+        Claimed(Held(row["run_id"], row["thread_id"], row["attempt"]), _stop(row["stop"])) for row in found
     ]
 
 

@@ -92,7 +92,7 @@ RETURNING r.run_id, r.thread_id, r.attempt, r.crashes, r.stop;
 
 -- name: held_by_node :many
 -- $1 node_id
-SELECT run_id, thread_id, attempt, stop, extract(epoch FROM matins.now() - stop_at)::double precision AS stop_age
+SELECT run_id, thread_id, attempt, stop
 FROM matins.run WHERE node_id = $1 AND status = 'running';
 
 -- name: runs_of_dead_nodes :many
