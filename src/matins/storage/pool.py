@@ -24,7 +24,7 @@ Conn: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyn
 T = TypeVar("T")
 
 STATEMENT_SECONDS: Final = 10.0
-"""The hard deadline of one statement; past it the connection is dropped, not asked to cancel."""
+"""The deadline of one statement; past it the driver asks the server to cancel it."""
 
 PATIENCE_SECONDS: Final = 8.0
 """How long a request waits for a database that is away before it is refused with 503."""

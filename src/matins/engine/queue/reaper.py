@@ -1,6 +1,6 @@
 """Put back what nobody carries: runs of dead nodes, and runs that the database says are ours and nobody here holds.
 
-Also carries out stops that were wished for on another node, and ends those of lanes that did not confirm.
+Also carries out stops that were wished for on another node.
 """
 
 from __future__ import annotations
