@@ -178,6 +178,8 @@ async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, 
             except BaseException as raised:  # noqa: BLE001 - a wall: see rule 3
                 end = _ended_by(raised, order, stop)
             await stop.end()
+            if end.outcome not in ("success", "lost"):
+                await saver.confirm()  # LangGraph does not wait for the last writes of a graph that is broken off
             if end.outcome != "lost":
                 end.snapshot = await graph.aget_state({"configurable": {"thread_id": str(order.thread_id)}})
     except BaseException as raised:  # noqa: BLE001 - a wall: the factory's code, and reading the state
@@ -337,12 +339,17 @@ def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
         end.outcome,
         values=values,
         interrupts=encode(interrupts_of(state)) if state is not None else b"{}",
-        has_next=state is not None and bool(state.next),
+        has_next=state is not None and has_next(state),
         checkpoint_id=None if state is None else state.config.get("configurable", {}).get("checkpoint_id"),
         error=error,
         reply=reply,
         reason=reason if stopped else None,
     )
+
+
+def has_next(state: StateSnapshot) -> bool:
+    """Whether nodes are left to run. Not `state.next`: it leaves out those whose writes wait for the others."""
+    return bool(state.tasks)
 
 
 def interrupts_of(state: StateSnapshot) -> dict[str, list[dict[str, Any]]]:

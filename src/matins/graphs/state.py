@@ -22,7 +22,7 @@ from matins.domain.ids import ThreadId
 from matins.domain.threads import resting_status
 from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import clients_own
-from matins.graphs.invoke import interrupts_of
+from matins.graphs.invoke import has_next, interrupts_of
 from matins.graphs.registry import Access, Graph, Registry
 from matins.graphs.serde import encode
 from matins.storage import runs, thread_state, threads
@@ -161,7 +161,7 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
         thread_id,
         values=encode(newest.values),
         interrupts=encode(interrupts_of(newest)),
-        status=resting_status(failed=False, has_next=bool(newest.next)),
+        status=resting_status(failed=False, has_next=has_next(newest)),
     )
     checkpoint = _checkpoint(written)
     return {
