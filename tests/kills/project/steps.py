@@ -1,6 +1,8 @@
 """Steps that leave a mark outside: a line in the file that EFFECTS names, at the start of each and at the end.
 
 {"steps": 4, "pause": 0.3}    run_id  cron_id or -  pid of the worker  what began: step1 .. step4, end
+
+With "until", the path of a file, each step also waits until there is such a file.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from langgraph.graph import END, START, StateGraph
 class State(TypedDict, total=False):
     steps: int
     pause: float
+    until: str
     done: int
 
 
@@ -33,6 +36,8 @@ async def begin(state: State) -> State:
 async def step(state: State, config: RunnableConfig) -> State:
     mark(config, f"step{state['done'] + 1}")
     await anyio.sleep(state.get("pause", 0.0))
+    while "until" in state and not await anyio.Path(state["until"]).exists():
+        await anyio.sleep(0.01)
     return {"done": state["done"] + 1}
 
 
