@@ -43,7 +43,7 @@ $(stamp): requirements.lock pyproject.toml
 	began=$$(date +%s); \
 	$(uv_block) > .venv/uv.lock; \
 	$(bin)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock; \
-	$(bin)/uv pip install --quiet --python $(bin)/python --require-hashes -r requirements.lock; \
+	$(bin)/uv pip install --quiet --compile-bytecode --python $(bin)/python --require-hashes -r requirements.lock; \
 	$(bin)/uv pip install --quiet --python $(bin)/python --no-deps --no-build-isolation --editable .; \
 	touch $@; \
 	echo ".venv is ready; downloading and installing took $$(($$(date +%s) - began)) s"
