@@ -179,7 +179,8 @@ async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, 
                 end = _ended_by(raised, order, stop)
             await stop.end()
             if end.outcome not in ("success", "lost"):
-                await saver.confirm()  # LangGraph does not wait for the last writes of a graph that is broken off
+                # LangGraph does not wait for the last writes of a graph that is broken off.
+                await saver.confirm()
             if end.outcome != "lost":
                 end.snapshot = await graph.aget_state({"configurable": {"thread_id": str(order.thread_id)}})
     except BaseException as raised:  # noqa: BLE001 - a wall: the factory's code, and reading the state

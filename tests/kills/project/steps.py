@@ -36,7 +36,7 @@ async def begin(state: State) -> State:
 async def step(state: State, config: RunnableConfig) -> State:
     mark(config, f"step{state['done'] + 1}")
     await anyio.sleep(state.get("pause", 0.0))
-    while "until" in state and not await anyio.Path(state["until"]).exists():
+    while "until" in state and not await anyio.Path(state["until"]).exists():  # noqa: ASYNC110 - another process's
         await anyio.sleep(0.01)
     return {"done": state["done"] + 1}
 
