@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import time
+import contextlib
 from typing import Any
 
 import msgspec
@@ -84,18 +84,20 @@ def test_nesting_may_be_64_deep() -> None:
     body.check(in_value(nested(63)))
 
 
-def test_a_large_body_of_small_objects_is_checked_fast() -> None:
-    raw = b"[" + b"{}," * 1_300_000 + b"{}]"
-    began = time.process_time()
-    body.check(raw)
-    assert time.process_time() - began < 0.5
-
-
-def test_a_large_string_of_escapes_is_checked_fast() -> None:
-    raw = b'{"a":"' + b'\\"[' * 3_000_000 + b'"}'
-    began = time.process_time()
-    body.check(raw)
-    assert time.process_time() - began < 2
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[" + b"{}," * 10_000_000 + b"{}]",
+        b'{"a":"' + b'\\"[' * 10_000_000 + b'"}',
+        b"[" * 65 + b'"' + b'\\"' * 10_000_000,
+        b"[" * 65 + b'"' + b'\\"' * 10_000_000 + b"\\",
+    ],
+    ids=["small objects", "a string of escapes", "a string that never ends", "one that ends in an escape"],
+)
+def test_the_largest_bodies_are_checked_in_linear_time(raw: bytes) -> None:
+    """A second or two; what takes the square of it meets no time-out that a test has."""
+    with contextlib.suppress(Invalid):
+        body.check(raw)
 
 
 class Shape(msgspec.Struct):

@@ -33,7 +33,8 @@ _LONGEST_INTEGER: Final = 20  # characters of the longest of them
 _NUL: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*\\u0000"
 )  # an even number of backslashes before it are characters
-_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# Also one that never ends: else each quote in it would be tried as the beginning of another.
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
 _BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
