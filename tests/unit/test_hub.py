@@ -40,6 +40,8 @@ async def test_a_listener_that_falls_behind_is_cut_off_and_keeps_nothing() -> No
         assert slow.is_broken
         assert not other.is_broken
         assert await slow.receive(1) == []
+        hub.publish(RUN, [Frame("values", b"2")])
+        assert await slow.receive(1) == [], "a frame behind a gap"
 
 
 async def test_who_waits_for_the_end_alone_keeps_no_frames() -> None:

@@ -38,9 +38,10 @@ class Subscription:
     def put(self, frames: list[Frame]) -> None:
         """Add frames, or break the subscription when the reader is too far behind.
 
-        What comes while nothing waits to be read is never too much, however large it is.
+        What comes while nothing waits to be read is never too much, however large it is. What comes after the break
+        is dropped, so that a reader never gets a frame behind a gap.
         """
-        if not self._wants_frames:
+        if not self._wants_frames or self.is_broken:
             return
         is_behind = bool(self._frames)
         self._size += sum(len(frame.data) for frame in frames)
