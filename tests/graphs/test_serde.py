@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -54,6 +54,9 @@ class Known:
         (Colour.RED, '"red"'),
         (datetime(2026, 11, 22, 12, 0, 0, 5, tzinfo=UTC), '"2026-11-22T12:00:00.000005+00:00"'),
         (date(2026, 11, 22), '"2026-11-22"'),
+        (time(9, 30), '"09:30:00"'),
+        (time(9, 30, tzinfo=UTC), '"09:30:00+00:00"'),
+        ({time(9, 30, tzinfo=UTC): 1}, '{"09:30:00+00:00":1}'),
         (timedelta(seconds=90), "90.0"),
         (UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
         ((1, 2), "[1,2]"),

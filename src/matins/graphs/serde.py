@@ -85,7 +85,9 @@ def _clean(value: object, depth: int) -> object:
         return int(value) if int(value) in _INT64 else str(int(value))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if isinstance(value, (date, time, UUID)):
+    if isinstance(value, time):
+        return value.isoformat()  # orjson refuses one with a time zone
+    if isinstance(value, (date, UUID)):
         return value
     if depth <= 0:
         return _UNHOLDABLE.sub("\ufffd", _repr(value))
