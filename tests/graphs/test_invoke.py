@@ -3,9 +3,9 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -13,10 +13,11 @@ import msgspec
 import pytest
 
 from matins import manifest
+from matins.domain.errors import Unavailable
 from matins.domain.runs import Held, StopReason
 from matins.graphs.registry import Registry
 from matins.graphs.state import answer
-from matins.storage.pool import Pool
+from matins.storage.pool import Conn, Pool
 from matins.workers.protocol import Execute, Settled
 from tests.support import rows
 from tests.support.orders import ASSISTANT, Lane, claim, finish, order
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.anyio
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "langgraph.json"
 Project = Callable[..., Registry]
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -497,6 +499,76 @@ async def test_a_new_attempt_that_nothing_was_saved_of_starts_over_on_an_old_thr
     second = await claim(pool, thread_id=first.thread_id, attempt=3)
     settled = await Lane(examples, pool).execute(order(second, "echo", input=human("two")))
     assert [m["content"] for m in values(settled)["messages"]] == ["one", "one", "two", "two"]
+
+
+COMMANDED = """
+import operator
+import anyio
+from typing import Annotated, TypedDict
+from langgraph.graph import START, StateGraph
+works = anyio.Event()
+lasts = [0]
+class State(TypedDict, total=False):
+    n: Annotated[int, operator.add]
+    did: Annotated[list, operator.add]
+async def step(state: State):
+    works.set()
+    await anyio.sleep(lasts[0])
+    return {"did": ["step"]}
+graph = StateGraph(State).add_node(step).add_edge(START, "step").compile()
+"""
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("goto", ["step", {"node": "step", "input": {}}])
+async def test_a_command_counts_once_however_often_its_run_is_tried(
+    pool: Pool, project: Project, durability: str, goto: object
+) -> None:
+    registry = project(COMMANDED, "graph")
+    first = await claim(pool)
+    await Lane(registry, pool).execute(order(first, "graph", input={"n": 0}))
+    for times in (1, 2):  # the same command again, in a run of its own, counts again
+        held = await claim(pool, thread_id=first.thread_id)
+        command = {"update": {"n": 1}, "goto": goto}
+        run = order(held, "graph", command=command, durability=durability)
+        lane = Lane(registry, pool)
+        inside(registry).update(works=anyio.Event(), lasts=[60])
+        async with anyio.create_task_group() as group:
+            group.start_soon(lane.execute, run)
+            await inside(registry)["works"].wait()
+            lane.stop.ask(StopReason.LOST)
+        async with pool.connection() as conn:
+            await rows.take_away(conn, held)
+        inside(registry)["lasts"][0] = 0
+        settled = await Lane(registry, pool).execute(msgspec.structs.replace(run, attempt=2))
+        assert settled.outcome == "success"
+        assert values(settled) == {"n": times, "did": ["step"] * (times + 1)}
+
+
+class _Away(Pool):
+    """A database that is away from the second write on."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool._pool)
+        self.writes = 0
+
+    async def run(
+        self, work: Callable[[Conn], Awaitable[T]], *, transaction: bool = True, patience_s: float = 8
+    ) -> T:
+        self.writes += 1
+        if self.writes > 2:
+            raise Unavailable
+        return await super().run(work, transaction=transaction, patience_s=patience_s)
+
+
+@pytest.mark.parametrize(("attempt", "outcome"), [(1, "lost"), (4, "lost"), (5, "error")])
+async def test_a_run_that_the_database_was_away_for_goes_back_to_the_queue_but_not_for_ever(
+    pool: Pool, project: Project, attempt: int, outcome: str
+) -> None:
+    held = await claim(pool, attempt=attempt)
+    run = order(held, "graph", input={"n": 0}, durability="sync")
+    settled = await Lane(project(WORK, "graph"), _Away(pool)).execute(run)
+    assert settled.outcome == outcome
 
 
 STEPS = """

@@ -14,6 +14,7 @@ from matins.domain.runs import Held
 from matins.graphs.registry import Registry
 from matins.graphs.state import answer
 from matins.storage.pool import Pool
+from tests.support.engine import Twice
 from tests.support.orders import Lane, claim, finish, order
 
 pytestmark = pytest.mark.anyio
@@ -222,6 +223,51 @@ async def test_a_refused_update_changes_nothing(pool: Pool, examples: Registry) 
     with pytest.raises(BadRequest, match="NotImplementedError"):
         await desk.ask("update_state", values={"messages": [5]}, as_node="answer")
     assert (await desk.ask("history", limit=10), await desk.thread()) == (history, thread)
+
+
+UNWILLING = """
+import sys
+from typing import Annotated, TypedDict
+from langgraph.graph import START, StateGraph
+class Odd(Exception): pass
+calls = []
+def reduce(old, new):
+    calls.append(new)
+    if new == "missing": open("/nowhere/to/be/found")
+    if new == "odd": raise Odd("odd")
+    if new == "leaves": sys.exit("bye")
+    return new
+class State(TypedDict, total=False):
+    x: Annotated[str, reduce]
+graph = StateGraph(State).add_node("a", lambda state: {}).add_edge(START, "a").compile()
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "said"), [("missing", "FileNotFoundError"), ("odd", "Odd: odd"), ("leaves", "SystemExit: bye")]
+)
+async def test_what_a_reducer_raises_is_the_callers_to_know_and_is_not_tried_again(
+    pool: Pool, project: Project, what: str, said: str
+) -> None:
+    registry = project(UNWILLING, "graph")
+    desk = Desk(pool, registry, "graph")
+    await desk.run(input={})
+    with pytest.raises(BadRequest, match=said):
+        await desk.ask("update_state", values={"x": what}, as_node="a")
+    graph = registry._entries["graph"].graph
+    assert graph is not None
+    assert graph.channels["x"].operator.__globals__["calls"] == [what]  # type: ignore[union-attr]
+
+
+async def test_an_update_whose_commit_was_not_answered_is_done_once(pool: Pool, examples: Registry) -> None:
+    desk = Desk(Twice(pool), examples, "echo")
+    await desk.run(input={"messages": [{"role": "user", "content": "hi"}]})
+    before = await desk.ask("history", limit=10)
+    updated = await desk.ask("update_state", values={"messages": [{"role": "ai", "content": "once"}]})
+    after = await desk.ask("history", limit=10)
+    assert len(after) == len(before) + 1
+    assert after[0]["checkpoint_id"] == updated["checkpoint_id"]
+    assert [message["content"] for message in after[0]["values"]["messages"]].count("once") == 1
 
 
 @pytest.mark.parametrize("status", ["pending", "running"])

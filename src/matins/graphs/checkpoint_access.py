@@ -17,7 +17,7 @@ from matins.domain.errors import LeaseLost, Unavailable
 from matins.domain.runs import Held
 from matins.storage import checkpoints
 from matins.storage.checkpoints import Batch, BlobRow, CheckpointRow, Stored, WriteRow
-from matins.storage.pool import Conn, Pool
+from matins.storage.pool import Conn, Pool, translated
 
 T = TypeVar("T")
 Row = CheckpointRow | BlobRow | WriteRow
@@ -89,8 +89,10 @@ class OnThread:
 
     async def read(self, work: Callable[[Conn], Awaitable[T]]) -> T:
         """As Access."""
+        # Translated here: between here and the transaction is user code, whose OSError is none of the database's.
         async with self._lock:
-            return await work(self._conn)
+            with translated():
+                return await work(self._conn)
 
     async def get(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str | None) -> Stored | None:
         """As Access."""

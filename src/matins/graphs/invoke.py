@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,18 +29,17 @@ import anyio
 import anyio.lowlevel
 import msgspec
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.constants import TAG_HIDDEN
 from langgraph.types import StateSnapshot
 
 from matins import telemetry
-from matins.domain.errors import LeaseLost
+from matins.domain.errors import LeaseLost, Unavailable
 from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId
 from matins.domain.runs import Held, RunError, RunKwargs, StopReason
 from matins.graphs import frames
+from matins.graphs.attempts import begin
 from matins.graphs.checkpoints import Saver
-from matins.graphs.configure import context_for, forked, graph_input, run_config
+from matins.graphs.configure import context_for, run_config
 from matins.graphs.containment import contain, unwrapped
 from matins.graphs.registry import Graph, Registry
 from matins.graphs.serde import encode
@@ -52,6 +51,9 @@ Emit = Callable[[list[Frame]], Awaitable[None]]
 OUTBOX_BYTES: Final = 64 * 1024
 """How much may wait for the link before the graph is held: a few hundred tokens, or one large state."""
 
+AWAY_ATTEMPTS: Final = 5
+"""An attempt that the database was away for is not the run's fault: it goes back to the queue. But not for ever, for it
+may be away only for what this run writes."""
 
 GOODBYE_SECONDS: Final = 2.0
 """How long the last frames of a stopped or failed run may wait for the link."""
@@ -201,13 +203,10 @@ async def _pump(
     stop: Stopping,
 ) -> None:
     """Stream the graph into the outbox."""
-    start = graph_input(kwargs)
-    if order.attempt > 1 and (reached := await _reached(saver, order)) is not None:
-        if await _has_stopped(graph, kwargs, reached):
-            return
-        start = None  # an earlier attempt got this far: go on from there
-    else:
-        config = forked(config, kwargs)
+    begun = await begin(graph, order, kwargs, saver=saver, config=config)
+    if begun is None:
+        return
+    start, config = begun
     framing = frames.Framing(kwargs.stream_mode, subgraphs=kwargs.stream_subgraphs)
     asked: dict[str, Any] = {  # checked at the door: the literals of LangGraph's signature are wider here
         "stream_mode": framing.modes,
@@ -239,50 +238,10 @@ async def _pump(
                 await saver.confirm()
 
 
-async def _reached(saver: Saver, order: Execute) -> CheckpointTuple | None:
-    """Give the thread's newest root checkpoint if this run wrote it, in an earlier attempt."""
-    thread: RunnableConfig = {"configurable": {"thread_id": str(order.thread_id), "checkpoint_ns": ""}}
-    newest = await saver.aget_tuple(thread)
-    ours = newest is not None and newest.metadata.get("run_id") == str(order.run_id)
-    return newest if ours else None
-
-
-async def _has_stopped(graph: Graph, kwargs: RunKwargs, reached: CheckpointTuple) -> bool:
-    """Whether the run was at its end, or at a breakpoint: to LangGraph, going on from there means to pass it."""
-    thread: RunnableConfig = {"configurable": {"thread_id": reached.config["configurable"]["thread_id"]}}
-    state = await graph.aget_state(thread)
-    ahead = {task.name for task in state.tasks}  # not `next`: it leaves out those that have written
-    if not ahead:
-        return True
-    source = reached.metadata.get("source")
-    before = kwargs.interrupt_before or graph.interrupt_before_nodes
-    if source in ("input", "loop") and _names(before, ahead, graph):
-        return True
-    after = kwargs.interrupt_after or graph.interrupt_after_nodes
-    if source != "loop" or not after:
-        return False
-    if kwargs.durability == "exit" or reached.parent_config is None:
-        # The step before left no checkpoint: its nodes are those that saw the newest versions.
-        seen = {
-            name: max(versions.values())
-            for name, versions in reached.checkpoint["versions_seen"].items()
-            if versions and name in graph.nodes
-        }
-        behind = {name for name, version in seen.items() if version == max(seen.values())}
-    else:
-        behind = {task.name for task in (await graph.aget_state(reached.parent_config)).tasks}
-    return _names(after, behind, graph)
-
-
-def _names(breakpoints: str | Sequence[str], nodes: set[str], graph: Graph) -> bool:
-    if breakpoints == "*":
-        return any(TAG_HIDDEN not in (graph.nodes[name].tags or ()) for name in nodes if name in graph.nodes)
-    return not nodes.isdisjoint(breakpoints)
-
-
 def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
     """Give the end that an exception means."""
-    if stop.reason is StopReason.LOST or isinstance(raised, LeaseLost):
+    is_away = isinstance(raised, Unavailable) and order.attempt < AWAY_ATTEMPTS
+    if stop.reason is StopReason.LOST or isinstance(raised, LeaseLost) or is_away:
         stop.reason = StopReason.LOST
         return _End("lost")
     if isinstance(raised, asyncio.CancelledError):

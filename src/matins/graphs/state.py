@@ -25,14 +25,12 @@ from matins.graphs.configure import clients_own
 from matins.graphs.invoke import has_next, interrupts_of
 from matins.graphs.registry import Access, Graph, Registry
 from matins.graphs.serde import encode
-from matins.storage import runs, thread_state, threads
+from matins.storage import checkpoints, runs, thread_state, threads
 from matins.storage.pool import Conn, Pool
 
 Json = dict[str, Any]
-_REFUSALS: Final = (
-    TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError, AssertionError,
-)  # fmt: skip
-"""What a reducer raises for values it cannot take. NotImplementedError is a RuntimeError."""
+_USERS: Final = (Exception, SystemExit, KeyboardInterrupt)
+"""What user code may raise; nothing of it may end the worker."""
 
 
 class _Asked(msgspec.Struct, kw_only=True):
@@ -78,7 +76,7 @@ async def answer(method: str, params: bytes, *, registry: Registry, pool: Pool) 
         case "history":
             return encode(await _history(asked, registry, pool))
         case "update_state":
-            return encode(await pool.run(lambda conn: _update(asked, registry, conn)))
+            return encode(await _update_once(asked, registry, pool))
         case _:
             raise BadRequest(f"Unknown call: {method}")
 
@@ -97,7 +95,7 @@ async def _opened(
             graph = await stack.enter_async_context(opening)
         except Error:
             raise
-        except Exception as raised:  # a wall: the factory's code
+        except _USERS as raised:  # a wall: the factory's code
             text = f"Graph '{graph_id}' could not be made: {type(raised).__name__}: {raised}"
             raise BadRequest(text) from raised
         yield graph
@@ -133,6 +131,26 @@ def _before(named: str | Json | None) -> RunnableConfig | None:
     return {"configurable": {"checkpoint_id": named}}
 
 
+async def _update_once(asked: _Asked, registry: Registry, pool: Pool) -> Json:
+    """Update in one transaction; one whose COMMIT was not answered is found again, and not done twice."""
+    tried: list[Json] = []
+
+    async def work(conn: Conn) -> Json:
+        for updated in tried:
+            place = updated["checkpoint"]
+            if await checkpoints.search(
+                conn,
+                thread_id=place["thread_id"],
+                checkpoint_ns=place["checkpoint_ns"],
+                checkpoint_id=place["checkpoint_id"],
+            ):
+                return updated
+        tried.append(await _update(asked, registry, conn))
+        return tried[-1]
+
+    return await pool.run(work)
+
+
 async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
     """Write a checkpoint and what the thread shows of it, in the transaction of `conn`."""
     thread_id = ThreadId(asked.thread_id)
@@ -151,7 +169,7 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
             raise
         except InvalidUpdateError as refused:
             raise BadRequest(str(refused)) from refused
-        except _REFUSALS as raised:
+        except _USERS as raised:
             # The values went through the user's reducers and writers; what these refuse is the caller's
             # mistake.
             raise BadRequest(f"The update was refused: {type(raised).__name__}: {raised}") from raised

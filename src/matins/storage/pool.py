@@ -108,7 +108,7 @@ async def open_connection(dsn: str) -> AsyncIterator[Conn]:
             normalise_dsn(dsn)[0], timeout=5, command_timeout=STATEMENT_SECONDS
         )
     try:
-        with _translated():
+        with translated():
             await _prepare(connection)
             yield connection
     finally:
@@ -127,14 +127,14 @@ class Pool:
 
         Raises: Unavailable, Conflict, Invalid from what the driver raises inside.
         """
-        with _translated():
+        with translated():
             async with self._pool.acquire(timeout=5) as connection:
                 yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Conn]:
         """Lend a connection inside one transaction: committed at the end, rolled back when something is raised."""
-        with _translated():
+        with translated():
             async with self._pool.acquire(timeout=5) as connection, connection.transaction():
                 yield connection
 
@@ -173,7 +173,7 @@ def _reaching() -> Iterator[None]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn what the driver raises inside into the errors of the domain."""
     try:
         yield
