@@ -82,6 +82,8 @@ def test_a_run_that_was_kept_is_streamed_again(api: httpx.Client, thread_id: str
     for after in ("0", "-1"):
         assert api.get(place, headers={"last-event-id": after}).content == made.content
     assert frames(api.get(place, headers={"last-event-id": "2"}).content) == seen[2:]
+    asked = f"{place}?stream_mode=updates&cancel_on_disconnect=false"
+    assert api.get(asked).headers["location"] == asked  # a client that comes back asks for the same
     assert api.get(place, headers={"last-event-id": "99"}).content == b""
     assert api.get(place, headers={"last-event-id": "9" * 30}).content == b""
     assert api.get(place, headers={"last-event-id": "abc"}).content == b""
@@ -104,6 +106,17 @@ def test_a_run_that_has_ended_is_joined_at_once(api: httpx.Client, thread_id: st
     assert streamed.content == b""
     run_id = waited.headers["content-location"].rpartition("/")[2]
     assert api.get(f"/runs/{run_id}/join").json() == waited.json()
+
+
+def test_a_run_that_asked_something_says_so_also_when_it_was_answered(
+    api: httpx.Client, thread_id: str
+) -> None:
+    place = f"/threads/{thread_id}/runs"
+    first = api.post(f"{place}/wait", json={"assistant_id": "ask", "input": {"question": "name?"}})
+    api.post(f"{place}/wait", json={"assistant_id": "ask", "command": {"resume": "Ada"}}).raise_for_status()
+    [asked] = first.json()["__interrupt__"]
+    assert asked["value"] == {"q": "name?"}
+    assert api.get(first.headers["location"]).json() == first.json()
 
 
 @pytest.mark.parametrize("what", ["join", "stream"])

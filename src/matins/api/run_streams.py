@@ -131,6 +131,7 @@ def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASG
     cancels = query.switch(request, "cancel_on_disconnect")
     after = _last_event(request)
     modes = query.names(request, "stream_mode")
+    asked = f"?{request.url.query}" if request.url.query else ""
 
     async def reply(_: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id) as subscription:
@@ -142,7 +143,8 @@ def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASG
                 send,
                 _of_modes(frames, modes) if modes else frames,
                 sse.events,
-                headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream"},
+                # With the query: a client that comes back goes to exactly this place.
+                headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream{asked}"},
                 on_disconnect=_canceller(parts, run, scope) if cancels else None,
             )
 

@@ -36,29 +36,35 @@ async def on_record(pool: Pool, workers: Workers, run: Run) -> bytes:
     if ended.status is RunStatus.INTERRUPTED:
         return b"{}"
     if ended.last_checkpoint_id in (None, newest):
-        return _with_interrupts(thread.values, thread.interrupts)
+        pending = msgspec.json.decode(thread.interrupts or b"{}", type=dict[str, list[Json]])
+        return _with_interrupts(thread.values, [each for task in pending.values() for each in task])
     asked: Json = {
         "graph_id": msgspec.json.decode(run.kwargs, type=RunKwargs).graph_id,
         "thread_id": str(run.thread_id),
         "checkpoint_id": ended.last_checkpoint_id,
         "config": msgspec.json.decode(thread.config, type=dict[str, object]),
     }
-    state = await workers.call("state", msgspec.json.encode(asked), timeout_s=30)
-    return bytes(msgspec.json.decode(state, type=dict[str, msgspec.Raw])["values"])
+    answer = await workers.call("state", msgspec.json.encode(asked), timeout_s=30)
+    state = msgspec.json.decode(answer, type=_State)
+    return _with_interrupts(bytes(state.values), state.interrupts)
 
 
-def _with_interrupts(values: bytes | None, interrupts: bytes | None) -> bytes:
+class _State(msgspec.Struct):
+    """What is needed of a state that was asked for."""
+
+    values: msgspec.Raw
+    interrupts: list[Json]
+
+
+def _with_interrupts(values: bytes | None, interrupts: list[Json]) -> bytes:
     """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any.
 
     Source: streams, `wait` and `join` tell of a `response_schema`, which the thread does not; observed.
     """
-    pending = msgspec.json.decode(interrupts, type=dict[str, list[dict[str, object]]]) if interrupts else {}
-    if not pending:
+    if not interrupts:
         return values or b"{}"
     state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values and values[:1] == b"{" else {}
     asked = [
-        {"value": each.get("value"), "id": each.get("id"), "response_schema": None}
-        for task in pending.values()
-        for each in task
+        {"value": each.get("value"), "id": each.get("id"), "response_schema": None} for each in interrupts
     ]
     return msgspec.json.encode({**state, "__interrupt__": asked})
