@@ -221,7 +221,7 @@ async def serve(
             _greet(settings, list(assistants.known(workers)))
         await _told_to_go()
         log.info(telemetry.NODE_STOPPING, node_id=str(node_id), runs=len(lanes.held))
-        claimer.is_draining = scheduler.is_draining = runs.is_draining = True
+        claimer.is_draining = runs.is_draining = True
         await lanes.hand_back(grace_s=settings.grace_s)
 
 

@@ -47,7 +47,7 @@ def fire_of(of: Cron, slot: datetime) -> fires.Fire:
         cron_id=of.cron_id,
         scheduled_for=slot,
     )
-    return fires.Fire(of, slot, "fired", run=run, whose=b'{"graph_id":"g"}')
+    return fires.Fire(of, slot, "fired", run=run, whose=b'{"graph_id":"g"}', config=b'{"tags":["t"]}')
 
 
 async def test_a_cron_is_stored_as_it_was_given(pool: Pool) -> None:
@@ -170,9 +170,12 @@ async def test_what_is_due_comes_in_order_and_never_what_is_off(pool: Pool) -> N
         await insert(conn, enabled=False)
         await insert(conn, next_run_date=None)
         later = await insert(conn, next_run_date=now + timedelta(minutes=5))
-        assert await crons.due(conn, ahead_s=60, limit=10) == [past, soon]
-        assert await crons.due(conn, ahead_s=600, limit=2) == [past, soon]
-        assert await crons.due(conn, ahead_s=600, limit=3) == [past, soon, later]
+        minute, ten = now + timedelta(minutes=1), now + timedelta(minutes=10)
+        assert await crons.due(conn, until=minute, limit=10) == [past, soon]
+        assert await crons.due(conn, until=ten, limit=2) == [past, soon]
+        assert await crons.due(conn, until=ten, limit=3) == [past, soon, later]
+        assert await crons.due(conn, after=now, until=ten, limit=3) == [soon, later]
+        assert await crons.due(conn, after=NOW, until=NOW, limit=3) == []
         assert (await crons.clock(conn))[1] == NOW
 
 
@@ -219,13 +222,13 @@ async def test_a_fire_starts_its_run_on_its_thread_or_on_a_fresh_one(pool: Pool)
         both = [fire_of(on_thread, NOW), fire_of(without, NOW)]
         assert await fires.record(conn, both) == both
         found = await conn.fetch(
-            "SELECT r.thread_id, r.status, r.priority, r.owner, t.status AS thread, t.owner AS thread_owner, t.metadata"
-            " FROM matins.run r JOIN matins.thread t USING (thread_id) JOIN matins.cron_fire f"
+            "SELECT r.thread_id, r.status, r.priority, r.owner, t.status AS thread, t.owner AS thread_owner,"
+            " t.metadata, t.config FROM matins.run r JOIN matins.thread t USING (thread_id) JOIN matins.cron_fire f"
             " ON f.run_id = r.run_id AND f.thread_id = r.thread_id AND f.scheduled_for = r.scheduled_for ORDER BY r.seq"
         )
     assert [tuple(row)[1:] for row in found] == [
-        ("pending", -1, "", "busy", "", b'{"graph_id": "g"}'),
-        ("pending", -1, "ada", "busy", "ada", b"{}"),
+        ("pending", -1, "", "busy", "", b'{"graph_id": "g"}', b'{"tags":["t"]}'),
+        ("pending", -1, "ada", "busy", "ada", b"{}", b'{"tags":["t"]}'),
     ]
     assert found[0]["thread_id"] == thread
 
@@ -259,8 +262,10 @@ async def test_a_deleted_cron_leaves_its_ledger_and_its_runs(pool: Pool) -> None
 async def test_dates_of_other_time_zone_rules_are_found_while_they_are_to_come(pool: Pool) -> None:
     async with pool.connection() as conn:
         to_come = datetime(2999, 1, 1, tzinfo=UTC)
-        stale = await insert(conn, next_run_date=to_come)
-        await insert(conn, next_run_date=NOW)
-        await insert(conn, next_run_date=to_come, enabled=False)
-        assert await crons.of_other_zones(conn, "2") == [stale]
+        later = await insert(conn, next_run_date=to_come + timedelta(days=1), timezone="Europe/Paris")
+        stale = await insert(conn, next_run_date=to_come, timezone="Europe/Paris")
+        await insert(conn, next_run_date=NOW, timezone="Europe/Paris")
+        await insert(conn, next_run_date=to_come, timezone="Europe/Paris", enabled=False)
+        await insert(conn, next_run_date=to_come)
+        assert await crons.of_other_zones(conn, "2") == [stale, later]
         assert await crons.of_other_zones(conn, "1") == []

@@ -68,16 +68,20 @@ async def create(
     Its first slot is the first instant of its schedule after now: creating never fires.
     Raises: Invalid, InvalidSchedule, NotFound.
     """
-    now, _ = await crons.clock(conn)
-    first = next_after(request.schedule, request.timezone or "UTC", now)
-    end_time = _end_time(request.end_time, now)
-    assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
+    try:
+        assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
+    except (Invalid, NotFound):
+        message = f"Assistant '{request.assistant_id}' not found"
+        raise NotFound(message) from None
     if thread_id is not None and await threads.lock(conn, thread_id, scope=scope) is None:
         message = (
             f"Thread with ID '{thread_id}' not found. Please verify the ID is correct and the thread hasn't been "
             "deleted or expired."
         )
         raise NotFound(message)
+    now, _ = await crons.clock(conn)  # only now: the thread may have been held for a while
+    first = next_after(request.schedule, request.timezone or "UTC", now)
+    end_time = _end_time(request.end_time, now)
     payload = {**request.payload, "assistant_id": str(assistant.assistant_id)}
     inserted = await crons.insert(
         conn,
@@ -94,7 +98,7 @@ async def create(
             paused_reason=None,
             next_run_date=unless_ended(first, end_time),
             revision=1,
-            payload=_payload(payload, request.cron_id),
+            payload=_payload(payload, request.cron_id, thread_id),
             metadata=msgspec.json.encode(request.metadata),
             on_run_completed=None if thread_id else request.on_run_completed or "delete",
             created_at=now,
@@ -111,7 +115,8 @@ async def create(
 async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scope) -> Cron:
     """Change a cron. Must be in a transaction.
 
-    A new schedule or time zone, and switching on, start from now: a slot that went by meanwhile never fires.
+    A new schedule or time zone, and switching on, start from now: a slot that went by meanwhile never fires. The
+    same schedule said again changes no date.
     Raises: CronNotFound, Invalid, InvalidSchedule.
     """
     cron = await crons.lock(conn, cron_id, scope=scope)
@@ -127,7 +132,7 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     enabled = cron.enabled if change.enabled is None else change.enabled
     following = cron.next_run_date
     restarts = enabled and (not cron.enabled or following is None)
-    if change.schedule is not None or change.timezone is not None or restarts:
+    if (schedule, timezone) != (cron.schedule, cron.timezone) or restarts:
         following = next_after(schedule, timezone or "UTC", now)
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
     changed = {key: value for key, value in change.payload.items() if key != "assistant_id"}
@@ -141,7 +146,7 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
             end_time=end_time,
             enabled=enabled,
             next_run_date=unless_ended(following, end_time),
-            payload=_payload({**payload, **changed}, cron_id),
+            payload=_payload({**payload, **changed}, cron_id, cron.thread_id),
             metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
             on_run_completed=cron.on_run_completed
             if cron.thread_id
@@ -181,7 +186,7 @@ def _end_time(text: str | None, now: datetime) -> datetime | None:
     return end_time
 
 
-def _payload(body: Mapping[str, object], cron_id: CronId) -> bytes:
+def _payload(body: Mapping[str, object], cron_id: CronId, thread_id: ThreadId | None) -> bytes:
     """Give what is stored of a body: as sent, the assistant resolved, the cron's own id in its configuration.
 
     Raises: Invalid when a run could not be made from it.
@@ -193,5 +198,6 @@ def _payload(body: Mapping[str, object], cron_id: CronId) -> bytes:
         read = msgspec.convert(payload, CronPayload)
     except msgspec.ValidationError as unfit:
         raise Invalid(str(unfit)) from None
-    decide(read.multitask_strategy, in_flight=0)
+    if thread_id is not None:  # else each run has a thread of its own, and no strategy matters
+        decide(read.multitask_strategy, in_flight=0)
     return msgspec.json.encode(payload)

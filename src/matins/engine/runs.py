@@ -63,29 +63,27 @@ class RunRequest:
     feedback_keys: list[str] | None = None
 
 
-def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> bytes:
-    """Give what a run executes, as JSON: the request's, over what the assistant brings."""
+def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> RunKwargs:
+    """Give what a run executes: the request's, over what the assistant brings."""
     config, context = mirrored(request.config, request.context)
     base_config = msgspec.json.decode(assistant.config, type=dict[str, object])
     base_context = msgspec.json.decode(assistant.context, type=dict[str, object])
-    return msgspec.json.encode(
-        RunKwargs(
-            graph_id=assistant.graph_id,
-            input=request.input,
-            command=request.command,
-            config=merged_config(base_config, config),
-            context={**base_context, **context},
-            stream_mode=request.stream_mode,
-            stream_subgraphs=request.stream_subgraphs,
-            resumable=request.stream_resumable,
-            interrupt_before=request.interrupt_before,
-            interrupt_after=request.interrupt_after,
-            checkpoint=request.checkpoint,
-            durability=request.durability,
-            temporary=temporary,
-            webhook=request.webhook,
-            feedback_keys=request.feedback_keys,
-        )
+    return RunKwargs(
+        graph_id=assistant.graph_id,
+        input=request.input,
+        command=request.command,
+        config=merged_config(base_config, config),
+        context={**base_context, **context},
+        stream_mode=request.stream_mode,
+        stream_subgraphs=request.stream_subgraphs,
+        resumable=request.stream_resumable,
+        interrupt_before=request.interrupt_before,
+        interrupt_after=request.interrupt_after,
+        checkpoint=request.checkpoint,
+        durability=request.durability,
+        temporary=temporary,
+        webhook=request.webhook,
+        feedback_keys=request.feedback_keys,
     )
 
 
@@ -190,7 +188,7 @@ class Runs:
                 thread_id=thread_id,
                 assistant_id=assistant.assistant_id,
                 metadata=encoded,
-                kwargs=kwargs,
+                kwargs=msgspec.json.encode(kwargs),
                 multitask_strategy=request.multitask_strategy,
                 temporary=temporary,
                 after_seconds=request.after_seconds,
@@ -199,9 +197,8 @@ class Runs:
             claimed_by=self._lease.node_id if claims and not in_flight else None,
         )
         whose = {"graph_id": assistant.graph_id, "assistant_id": str(assistant.assistant_id)}
-        config = msgspec.json.decode(kwargs, type=RunKwargs).config
         await threads.occupy(
-            conn, thread_id, metadata=msgspec.json.encode(whose), config=msgspec.json.encode(config)
+            conn, thread_id, metadata=msgspec.json.encode(whose), config=msgspec.json.encode(kwargs.config)
         )
         return run
 

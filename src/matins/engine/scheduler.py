@@ -12,38 +12,37 @@ cannot be fired is paused with a reason while the others go on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
 from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain.access import EVERYONE
 from matins.domain.assistants import Assistant
-from matins.domain.configs import Json, section
-from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
+from matins.domain.crons import LATE, Cron
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
-from matins.domain.ids import AssistantId, CronId, RunId, ThreadId, uuid7
-from matins.domain.runs import NewRun
+from matins.domain.ids import AssistantId
 from matins.domain.schedules import is_local, next_after
 from matins.engine import assistants
 from matins.engine.crons import TZDATA, unless_ended
+from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
 from matins.engine.queue.claimer import Wake
-from matins.engine.runs import RunRequest, kwargs_of, metadata_of
 from matins.storage import crons, fires
 from matins.storage.pool import Conn, Pool
 
 LOOK_SECONDS: Final = 1.0
 """No wait is longer without asking the database's clock: laptops sleep."""
 
-AHEAD_SECONDS: Final = 1.5
+AHEAD: Final = timedelta(seconds=1.5)
 BATCH: Final = 500
-SLOTS_AT_ONCE: Final = 500
-"""How many slots are decided in one transaction: a long downtime is recorded in several."""
+"""How many crons are taken in one transaction; halved each time that the database does not answer."""
+
+BEHIND: Final = 20
+"""How many of them may be so late that their slots are missed: a long downtime must not hold up what is due now."""
 
 HELD_SECONDS: Final = 0.02
 """The pause when what is due is held by somebody else just now."""
@@ -52,45 +51,6 @@ FAILED_SECONDS: Final = 1.0
 """The pause after a cron that may not be to blame for it failed to fire."""
 
 AWAY_SECONDS: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Foreseen:
-    """What firing a cron on time will write, worked out before the instant."""
-
-    fire: fires.Fire
-    following: datetime | None
-
-    def holds(self, now: datetime) -> bool:
-        """Whether it is still what is to be done: the slot is not missed and the next one not due."""
-        return now - self.fire.slot <= LATE and (self.following is None or self.following > now)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A cron that is about to be due, with what its runs need. `trouble`: why it cannot be fired."""
-
-    cron: Cron
-    assistant: Assistant | None = None
-    payload: CronPayload | None = None
-    foreseen: _Foreseen | None = None
-    trouble: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Decided:
-    """What one transaction writes: rows of the ledger, following dates, and crons to pause, each with its reason."""
-
-    rows: list[fires.Fire]
-    following: dict[CronId, datetime | None]
-    given_up: list[tuple[Cron, str]]
-
-    def give_up(self, cron: Cron, reason: str) -> None:
-        """Pause a cron that cannot be fired and put its slot on record as failed."""
-        telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron.cron_id), reason=reason)
-        self.given_up.append((cron, reason))
-        if cron.next_run_date is not None:
-            self.rows.append(fires.Fire(cron, cron.next_run_date, "failed", reason=reason))
 
 
 class _DatabaseClock:
@@ -124,27 +84,29 @@ class Scheduler:
         self._wake: Final = wake
         self._on_fired: Final = on_fired
         self._clock: Final = _DatabaseClock()
-        self.is_draining = False
+        self._batch = BATCH
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Fire until cancelled. One bad look does not end it."""
         task_status.started()
-        zones_checked = False
+        zones_are_old = True
         while True:
             pause_s = LOOK_SECONDS
             try:
-                if not zones_checked:
-                    await self._recompute_zones()
-                    zones_checked = True
-                if self._lease.is_held and not self.is_draining:
+                if zones_are_old:
+                    zones_are_old = await self._recompute_zones()
+                if self._lease.is_held:
                     pause_s = await self._look()
+                    self._batch = min(BATCH, 2 * self._batch)
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
                 pause_s = AWAY_SECONDS
+                # Perhaps it is there, and they are too large to be read or written at once.
+                self._batch = max(1, self._batch // 2)
             except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
                 telemetry.log().exception(telemetry.SCHEDULER_FAILED)
-                zones_checked = True  # crons with old dates are better than none
-            if pause_s > 0:
+                zones_are_old = False  # crons with old dates are better than none
+            if pause_s > 0 and not zones_are_old:
                 await self._wake.wait(pause_s)
 
     async def _look(self) -> float:
@@ -154,8 +116,12 @@ class Scheduler:
             asked_at = time.monotonic()
             now, following = await crons.clock(conn)
             self._clock.set(now, asked_at)
-            ahead = await crons.due(conn, ahead_s=AHEAD_SECONDS, limit=BATCH) if following else []
-            return now, following, ahead
+            if following is None:
+                return now, None, []
+            behind = await crons.due(conn, until=now - LATE, limit=min(BEHIND, self._batch))
+            most = max(1, self._batch - len(behind))
+            ahead = await crons.due(conn, after=now - LATE, until=now + AHEAD, limit=most)
+            return now, following, [*behind, *ahead]
 
         now, following, ahead = await self._pool.run(work, transaction=False)
         if not ahead:
@@ -177,7 +143,7 @@ class Scheduler:
             return 0.0
         return await self._fire_all(due)
 
-    async def _prepare(self, conn: Conn, ahead: list[Cron]) -> list[_Prepared]:
+    async def _prepare(self, conn: Conn, ahead: list[Cron]) -> list[Prepared]:
         """Find what each cron's runs need: its assistant, once for all that share it, and its payload."""
         found: dict[AssistantId, Assistant | str] = {}
         for assistant_id in {cron.assistant_id for cron in ahead}:
@@ -187,20 +153,9 @@ class Scheduler:
                 )
             except (NotFound, Invalid):
                 found[assistant_id] = f"its assistant {assistant_id} does not exist"
-        prepared = []
-        for cron in ahead:
-            assistant = found[cron.assistant_id]
-            if isinstance(assistant, str):
-                prepared.append(_Prepared(cron, trouble=assistant))
-                continue
-            try:
-                payload = msgspec.json.decode(cron.payload, type=CronPayload)
-                prepared.append(_foresee(_Prepared(cron, assistant, payload)))
-            except msgspec.DecodeError as unreadable:
-                prepared.append(_Prepared(cron, trouble=f"its payload cannot be read: {unreadable}"))
-        return prepared
+        return [prepare(cron, found[cron.assistant_id]) for cron in ahead]
 
-    async def _fire_all(self, due: list[_Prepared]) -> float:
+    async def _fire_all(self, due: list[Prepared]) -> float:
         """Fire what is due in one transaction, or one by one if that fails; give how long to pause then."""
         try:
             return 0.0 if await self._fire(due) else HELD_SECONDS
@@ -211,7 +166,7 @@ class Scheduler:
         taken = [await self._fire_alone(each) for each in due]
         return 0.0 if all(taken) else FAILED_SECONDS
 
-    async def _fire_alone(self, each: _Prepared) -> int:
+    async def _fire_alone(self, each: Prepared) -> int:
         try:
             return await self._fire([each])
         except Unavailable:
@@ -230,32 +185,37 @@ class Scheduler:
             telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(each.cron.cron_id))
             return 0
 
-    async def _fire(self, due: list[_Prepared]) -> int:
+    async def _fire(self, due: list[Prepared]) -> int:
         """Fire the slots of these crons up to now, by the database's clock; give how many crons were taken."""
 
-        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.Fire]]:
+        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.Fire], list[tuple[Cron, str]]]:
             taken = await fires.take(conn, [each.cron for each in due])
             if taken.now is None:
-                return taken, []
-            decided = _decide([each for each in due if each.cron.cron_id in taken.cron_ids], taken.now)
+                return taken, [], []
+            decided = decide([each for each in due if each.cron.cron_id in taken.cron_ids], taken.now)
             for cron, reason in decided.given_up:
                 await crons.pause(conn, cron, reason)
             written = await fires.record(conn, decided.rows)
             await fires.advance(conn, decided.following)
-            return taken, written
+            return taken, written, decided.given_up
 
-        taken, rows = await self._pool.run(work)
+        taken, rows, given_up = await self._pool.run(work)
         # After the commit: whoever was woken before it would find nothing, and sleep on.
         if any(row.run for row in rows):
             self._on_fired()
         for row in rows:
             _log(row, taken.now or row.slot)
+        for cron, reason in given_up:
+            telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron.cron_id), reason=reason)
         return len(taken.cron_ids)
 
-    async def _recompute_zones(self) -> None:
-        """Give crons whose dates were computed with other time zone rules their dates by the present ones."""
+    async def _recompute_zones(self) -> bool:
+        """Give crons whose dates were computed with other time zone rules their dates by the present ones.
 
-        async def work(conn: Conn) -> int:
+        Some at a time, the earliest first; whether there may be more.
+        """
+
+        async def work(conn: Conn) -> bool:
             stale = await crons.of_other_zones(conn, TZDATA)
             now, _ = await crons.clock(conn)
             for cron in stale:
@@ -263,10 +223,9 @@ class Scheduler:
                 if locked is None or locked.revision != cron.revision:
                     continue
                 await crons.update(conn, _redated(locked, now), tzdata=TZDATA)
-            return len(stale)
+            return bool(stale)
 
-        while await self._pool.run(work):
-            pass
+        return await self._pool.run(work)
 
 
 def _redated(cron: Cron, now: datetime) -> Cron:
@@ -274,115 +233,12 @@ def _redated(cron: Cron, now: datetime) -> Cron:
     try:
         if cron.timezone is None or not is_local(cron.schedule):
             return cron
+        if cron.next_run_date is None or cron.next_run_date <= now:
+            return cron  # due meanwhile: it fires as it is
         following = next_after(cron.schedule, cron.timezone, now)
         return replace(cron, next_run_date=unless_ended(following, cron.end_time))
     except Invalid:
         return cron  # paused with a reason when it is due
-
-
-def _decide(due: list[_Prepared], now: datetime) -> _Decided:
-    """Decide the slots of taken crons; a long downtime of many of them is cut into several transactions."""
-    decided = _Decided([], {}, [])
-    limit = max(1, SLOTS_AT_ONCE // len(due))
-    for each in due:
-        trouble = each.trouble
-        if trouble is None and each.foreseen is not None and each.foreseen.holds(now):
-            decided.rows.append(each.foreseen.fire)
-            decided.following[each.cron.cron_id] = each.foreseen.following
-            continue
-        try:
-            planned = None if trouble else _planned(each.cron, now, limit)
-        except Error as unfit:  # the row's schedule is no schedule any more
-            planned, trouble = None, f"its schedule is invalid: {unfit}"
-        if planned is None:
-            decided.give_up(each.cron, trouble or "")
-            continue
-        decided.rows.extend(_fire_of(each, slot) for slot in planned.slots)
-        decided.following[each.cron.cron_id] = planned.following
-    return decided
-
-
-def _foresee(each: _Prepared) -> _Prepared:
-    """Give the cron with what firing it on time will write; a bad one is found out when it is due."""
-    slot = each.cron.next_run_date
-    try:
-        planned = _planned(each.cron, slot, 1) if slot else None
-        if planned is None or not planned.slots:
-            return each
-        return replace(each, foreseen=_Foreseen(_fire_of(each, planned.slots[0]), planned.following))
-    except Exception:  # noqa: BLE001 - a wall: one bad row must not keep the others from being read
-        return each
-
-
-def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
-    """Decide the cron's slots up to now, at most `limit` of them.
-
-    Raises: InvalidSchedule, InvalidTimezone.
-    """
-    if cron.next_run_date is None:
-        return Plan([], None)
-    zone = cron.timezone or "UTC"
-    return plan(
-        cron.next_run_date,
-        now=now,
-        end_time=cron.end_time,
-        after=lambda slot: next_after(cron.schedule, zone, slot),
-        limit=limit,
-    )
-
-
-def _fire_of(each: _Prepared, slot: Slot) -> fires.Fire:
-    if not slot.fires or each.assistant is None or each.payload is None:
-        return fires.Fire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
-    return fires.Fire(
-        each.cron,
-        slot.at,
-        "fired",
-        trigger=slot.trigger,
-        run=_run_of(each.cron, each.assistant, each.payload, slot),
-        whose=msgspec.json.encode(
-            {"graph_id": each.assistant.graph_id, "assistant_id": str(each.assistant.assistant_id)}
-        ),
-    )
-
-
-def _run_of(cron: Cron, assistant: Assistant, payload: CronPayload, slot: Slot) -> NewRun:
-    own: Json = msgspec.json.decode(cron.metadata, type=dict[str, object])
-    request = RunRequest(
-        assistant_id=str(assistant.assistant_id),
-        input=payload.input,
-        metadata={**own, "cron_id": str(cron.cron_id), "scheduled_for": slot.at.isoformat()},
-        config=_without_cron(payload.config),
-        context=payload.context,
-        webhook=payload.webhook,
-        interrupt_before=payload.interrupt_before,
-        interrupt_after=payload.interrupt_after,
-        stream_mode=[payload.stream_mode] if isinstance(payload.stream_mode, str) else payload.stream_mode,
-        stream_subgraphs=payload.stream_subgraphs,
-        stream_resumable=payload.stream_resumable,
-        durability=payload.durability or ("async" if payload.checkpoint_during else "exit"),
-    )
-    temporary = cron.thread_id is None and cron.on_run_completed != "keep"
-    return NewRun(
-        run_id=RunId(uuid7()),
-        thread_id=cron.thread_id or ThreadId(uuid7()),
-        assistant_id=assistant.assistant_id,
-        metadata=msgspec.json.encode(metadata_of(request.metadata, assistant)),
-        kwargs=kwargs_of(request, assistant, temporary=temporary),
-        multitask_strategy=payload.multitask_strategy,
-        temporary=temporary,
-        cron_id=cron.cron_id,
-        scheduled_for=slot.at,
-        creator=cron.creator,
-    )
-
-
-def _without_cron(config: Mapping[str, object]) -> Json:
-    """Give a payload's config without the cron's id, which must not be mirrored into the context of the graph."""
-    return {
-        **config,
-        "configurable": {k: v for k, v in section(config, "configurable").items() if k != "cron_id"},
-    }
 
 
 def _log(row: fires.Fire, now: datetime) -> None:

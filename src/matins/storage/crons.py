@@ -139,11 +139,12 @@ async def clock(conn: Conn) -> tuple[datetime, datetime | None]:
     return row["now"], row["next_run_date"]
 
 
-async def due(conn: Conn, *, ahead_s: float, limit: int) -> list[Cron]:
-    """Look, without locking, at the crons that are due now or within `ahead_s` seconds, the earliest first."""
-    return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["due_crons"].text, ahead_s, limit)]
+async def due(conn: Conn, *, until: datetime, limit: int, after: datetime | None = None) -> list[Cron]:
+    """Look, without locking, at the crons that are due later than `after` and not later than `until`, in order."""
+    found = await conn.fetch(sql.load("crons")["due_crons"].text, after, until, limit)
+    return [rows.cron(row) for row in found]
 
 
 async def of_other_zones(conn: Conn, tzdata: str) -> list[Cron]:
-    """Give crons whose next date was computed with other time zone rules than `tzdata`."""
+    """Give some crons in a time zone whose next date was computed with other rules than `tzdata`, the earliest."""
     return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["stale_zones"].text, tzdata)]

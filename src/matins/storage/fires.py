@@ -16,7 +16,7 @@ from matins.storage.pool import Conn
 class Fire:
     """One row of the ledger: what became of a slot. `run` is there exactly when `outcome` is `fired`.
 
-    `whose`: what the thread of a cron on a thread is to say of the run, as a JSON object.
+    As JSON, `whose`: what the thread of a cron on a thread is to say of the run; `config`: what the run is called with.
     """
 
     cron: Cron
@@ -26,6 +26,7 @@ class Fire:
     trigger: str = "schedule"
     run: NewRun | None = None
     whose: bytes = b"{}"
+    config: bytes = b"{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +114,23 @@ def _may_not_wait(fire: Fire) -> bool:
 
 
 async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
-    fresh = [(fire.cron, run) for fire, run in fired if fire.cron.thread_id is None]
+    fresh = [(fire, run) for fire, run in fired if fire.cron.thread_id is None]
     if fresh:
         await conn.execute(
             sql.load("crons")["insert_fired_threads"].text,
             [run.thread_id for _, run in fresh],
-            [cron.owner for cron, _ in fresh],
+            [fire.cron.owner for fire, _ in fresh],
             [run.metadata for _, run in fresh],
+            [fire.config for fire, _ in fresh],
         )
-    kept = {run.thread_id: fire.whose for fire, run in fired if fire.cron.thread_id is not None}
+    kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id is not None}
     if kept:
-        await conn.execute(sql.load("crons")["occupy_fired_threads"].text, list(kept), list(kept.values()))
+        await conn.execute(
+            sql.load("crons")["occupy_fired_threads"].text,
+            list(kept),
+            [fire.whose for fire in kept.values()],
+            [fire.config for fire in kept.values()],
+        )
     await conn.execute(
         sql.load("crons")["insert_fired_runs"].text,
         [run.run_id for _, run in fired],

@@ -68,20 +68,22 @@ SET enabled = false, paused_reason = $2, revision = revision + 1, updated_at = m
 WHERE assistant_id = $1 AND enabled;
 
 -- name: due_crons :many
--- $1 how many seconds to look ahead, $2 limit. No lock, no write: a look.
+-- $1 later than this or null, $2 until, $3 limit. No lock, no write: a look. The times are parameters, and not
+-- matins.now(), so that the index bounds them.
 SELECT * FROM matins.cron
-WHERE enabled AND next_run_date <= matins.now() + make_interval(secs => $1::double precision)
+WHERE enabled AND next_run_date > coalesce($1::timestamptz, '-infinity') AND next_run_date <= $2
 ORDER BY next_run_date
-LIMIT $2;
+LIMIT $3;
 
 -- name: next_due :one
 -- The database's clock, and when the next cron is due.
 SELECT matins.now() AS now, (SELECT min(next_run_date) FROM matins.cron WHERE enabled) AS next_run_date;
 
 -- name: stale_zones :many
--- $1 the present tzdata version. Crons whose next date was computed with other time zone rules.
+-- $1 the present tzdata version. Crons in a time zone whose next date was computed with other rules.
 SELECT * FROM matins.cron
-WHERE enabled AND next_run_date > matins.now() AND tzdata IS DISTINCT FROM $1
+WHERE enabled AND next_run_date > matins.now() AND timezone IS NOT NULL AND tzdata IS DISTINCT FROM $1
+ORDER BY next_run_date
 LIMIT 500;
 
 -- name: take_crons :many
@@ -116,10 +118,10 @@ ON CONFLICT DO NOTHING
 RETURNING cron_id, scheduled_for;
 
 -- name: insert_fired_threads :exec
--- $1 thread_ids, $2 owners, $3 metadata. The hidden threads of crons without one.
-INSERT INTO matins.thread (thread_id, owner, metadata, status)
-SELECT thread_id, owner, metadata, 'busy'
-FROM unnest($1::uuid[], $2::text[], $3::jsonb[]) AS t (thread_id, owner, metadata);
+-- $1 thread_ids, $2 owners, $3 metadata, $4 configs. The threads of crons without one.
+INSERT INTO matins.thread (thread_id, owner, metadata, config, status)
+SELECT thread_id, owner, metadata, config, 'busy'
+FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::json[]) AS t (thread_id, owner, metadata, config);
 
 -- name: insert_fired_runs :exec
 -- $1 run_ids, $2 thread_ids, $3 assistant_ids, $4 owners, $5 creators, $6 cron_ids, $7 slots, $8 metadata, $9 kwargs,
@@ -134,7 +136,8 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::json[], $6::uuid
         multitask_strategy, temporary);
 
 -- name: occupy_fired_threads :exec
--- $1 thread_ids, $2 metadata to merge. The caller holds the rows.
-UPDATE matins.thread AS t SET status = 'busy', metadata = t.metadata || o.metadata, updated_at = matins.now()
-FROM unnest($1::uuid[], $2::jsonb[]) AS o (thread_id, metadata)
+-- $1 thread_ids, $2 metadata to merge, $3 configs. The caller holds the rows.
+UPDATE matins.thread AS t
+SET status = 'busy', metadata = t.metadata || o.metadata, config = o.config, updated_at = matins.now()
+FROM unnest($1::uuid[], $2::jsonb[], $3::json[]) AS o (thread_id, metadata, config)
 WHERE t.thread_id = o.thread_id;

@@ -1,0 +1,177 @@
+"""What becomes of due crons: from crons as they were read to the rows that one transaction writes.
+
+No database and no clock here. `prepare` works out ahead what firing a cron on time will write; `decide` says at the
+instant what is written of those that were taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from matins.domain.assistants import Assistant
+from matins.domain.configs import Json, section
+from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
+from matins.domain.errors import Error
+from matins.domain.ids import CronId, RunId, ThreadId, uuid7
+from matins.domain.runs import NewRun
+from matins.domain.schedules import next_after
+from matins.engine.runs import RunRequest, kwargs_of, metadata_of
+from matins.storage import fires
+
+SLOTS_AT_ONCE: Final = 500
+"""How many slots are decided in one transaction: a long downtime is recorded in several."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What firing a cron on time will write, worked out before the instant."""
+
+    fire: fires.Fire
+    following: datetime | None
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is still what is to be done: the slot is not missed and the next one not due."""
+        return now - self.fire.slot <= LATE and (self.following is None or self.following > now)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A cron that is about to be due, with what its runs need. `trouble`: why it cannot be fired."""
+
+    cron: Cron
+    assistant: Assistant | None = None
+    payload: CronPayload | None = None
+    foreseen: _Foreseen | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What one transaction writes: rows of the ledger, following dates, and crons to pause, each with its reason."""
+
+    rows: list[fires.Fire]
+    following: dict[CronId, datetime | None]
+    given_up: list[tuple[Cron, str]]
+
+
+def prepare(cron: Cron, assistant: Assistant | str) -> Prepared:
+    """Work out what firing the cron on time will write. `assistant` may be the reason why there is none."""
+    if isinstance(assistant, str):
+        return Prepared(cron, trouble=assistant)
+    try:
+        payload = msgspec.json.decode(cron.payload, type=CronPayload)
+    except msgspec.DecodeError as unreadable:
+        return Prepared(cron, trouble=f"its payload cannot be read: {unreadable}")
+    prepared = Prepared(cron, assistant, payload)
+    slot = cron.next_run_date
+    try:
+        planned = _planned(cron, slot, 1) if slot else None
+        if planned is None or not planned.slots:
+            return prepared
+        return replace(prepared, foreseen=_Foreseen(_fire_of(prepared, planned.slots[0]), planned.following))
+    except Exception:  # noqa: BLE001 - a wall: a bad row is found out when it is due, and keeps no other from being read
+        return prepared
+
+
+def decide(due: list[Prepared], now: datetime) -> Decided:
+    """Decide the slots of taken crons up to now; a long downtime of many of them is cut into several transactions.
+
+    A cron that cannot be fired is given up with its last due slot; all of them are on record as failed.
+    """
+    decided = Decided([], {}, [])
+    limit = max(1, SLOTS_AT_ONCE // len(due))
+    for each in due:
+        cron, trouble = each.cron, each.trouble
+        if trouble is None and each.foreseen is not None and each.foreseen.holds(now):
+            decided.rows.append(each.foreseen.fire)
+            decided.following[cron.cron_id] = each.foreseen.following
+            continue
+        try:
+            planned = _planned(cron, now, limit)
+        except Error as unfit:  # the row's schedule is no schedule any more
+            trouble = trouble or f"its schedule is invalid: {unfit}"
+            planned = Plan([Slot(cron.next_run_date, fires=False)] if cron.next_run_date else [], None)
+        if trouble is None:
+            decided.rows.extend(_fire_of(each, slot) for slot in planned.slots)
+        else:
+            decided.rows.extend(fires.Fire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots)
+        if trouble is None or (planned.following is not None and planned.following <= now):
+            decided.following[cron.cron_id] = planned.following
+        else:
+            decided.given_up.append((cron, trouble))
+    return decided
+
+
+def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
+    """Decide the cron's slots up to now, at most `limit` of them.
+
+    Raises: InvalidSchedule, InvalidTimezone.
+    """
+    if cron.next_run_date is None:
+        return Plan([], None)
+    zone = cron.timezone or "UTC"
+    return plan(
+        cron.next_run_date,
+        now=now,
+        end_time=cron.end_time,
+        after=lambda slot: next_after(cron.schedule, zone, slot),
+        limit=limit,
+    )
+
+
+def _fire_of(each: Prepared, slot: Slot) -> fires.Fire:
+    if not slot.fires or each.assistant is None or each.payload is None:
+        return fires.Fire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
+    cron, assistant, payload = each.cron, each.assistant, each.payload
+    own: Json = msgspec.json.decode(cron.metadata, type=dict[str, object])
+    request = RunRequest(
+        assistant_id=str(assistant.assistant_id),
+        input=payload.input,
+        metadata={**own, "cron_id": str(cron.cron_id), "scheduled_for": slot.at.isoformat()},
+        config=_without_cron(payload.config),
+        context=payload.context,
+        webhook=payload.webhook,
+        interrupt_before=payload.interrupt_before,
+        interrupt_after=payload.interrupt_after,
+        stream_mode=[payload.stream_mode] if isinstance(payload.stream_mode, str) else payload.stream_mode,
+        stream_subgraphs=payload.stream_subgraphs,
+        stream_resumable=payload.stream_resumable,
+        durability=payload.durability or ("async" if payload.checkpoint_during else "exit"),
+    )
+    temporary = cron.thread_id is None and cron.on_run_completed != "keep"
+    kwargs = kwargs_of(request, assistant, temporary=temporary)
+    return fires.Fire(
+        cron,
+        slot.at,
+        "fired",
+        trigger=slot.trigger,
+        run=NewRun(
+            run_id=RunId(uuid7()),
+            thread_id=cron.thread_id or ThreadId(uuid7()),
+            assistant_id=assistant.assistant_id,
+            metadata=msgspec.json.encode(metadata_of(request.metadata, assistant)),
+            kwargs=msgspec.json.encode(kwargs),
+            multitask_strategy=payload.multitask_strategy,
+            temporary=temporary,
+            cron_id=cron.cron_id,
+            scheduled_for=slot.at,
+            creator=cron.creator,
+        ),
+        whose=msgspec.json.encode(
+            {"graph_id": assistant.graph_id, "assistant_id": str(assistant.assistant_id)}
+        ),
+        config=msgspec.json.encode(kwargs.config),
+    )
+
+
+def _without_cron(config: Mapping[str, object]) -> Json:
+    """Give a payload's config without the cron's id, which must not be mirrored into the context of the graph."""
+    return {
+        **config,
+        "configurable": {k: v for k, v in section(config, "configurable").items() if k != "cron_id"},
+    }
