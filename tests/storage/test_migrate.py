@@ -3,12 +3,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import anyio
 import pytest
 
 from matins.domain.errors import Invalid, Unavailable
-from matins.storage.migrate import migrate, migrations
+from matins.storage.migrate import migrate, migrations, script
 from matins.storage.pool import open_connection, open_pool
 from tests.support import engine, postgres15
 
@@ -62,6 +63,32 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: s
         assert await connection.fetchval("SELECT to_regclass('checkpoints')") is None
         await connection.execute("DROP TABLE store")
     assert await migrate(empty_database) == NAMES[1:]
+
+
+async def test_the_printed_script_makes_the_same_database(empty_database: str, database: str) -> None:
+    async with open_connection(empty_database) as connection:
+        for statements in script().split("\n\nBEGIN;"):  # a driver's, unlike psql, sends all as one query
+            await connection.execute(f"BEGIN;{statements}" if "COMMIT;" in statements else statements)
+    assert await migrate(empty_database) == []
+    everything = (
+        "SELECT n.nspname, c.relname, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname IN ('public', 'matins') ORDER BY 1, 2"
+    )
+    found = []
+    for dsn in (empty_database, database):
+        async with open_connection(dsn) as connection:
+            found.append([tuple(row) for row in await connection.fetch(everything)])
+    assert found[0] == found[1]
+
+
+async def test_an_account_that_may_make_nothing_finds_a_migrated_database_as_it_is(database: str) -> None:
+    async with open_connection(database) as connection:
+        role = f"guest_{uuid4().hex}"
+        await connection.execute(f"CREATE ROLE {role} LOGIN")
+        await connection.execute(
+            f"GRANT USAGE ON SCHEMA matins TO {role}; GRANT SELECT ON matins.migration TO {role}"
+        )
+    assert await migrate(database.replace("postgres@", f"{role}@")) == []
 
 
 async def test_a_database_that_is_not_there_is_unavailable(tmp_path: Path) -> None:

@@ -9,21 +9,25 @@ import anyio
 import typer
 
 from matins.domain.errors import Error
-from matins.settings import database_uri
+from matins.settings import SettingsError, database_uri
 from matins.storage import migrate as migrations
 
 
 def migrate(
     sql: Annotated[
-        bool, typer.Option("--sql", help="Print all migrations instead of applying them.")
+        bool,
+        typer.Option("--sql", help="Print all migrations as a script for psql instead of applying them."),
     ] = False,
 ) -> None:
     """Apply missing migrations to the database that DATABASE_URI names."""
     if sql:
-        for migration in migrations.migrations():
-            typer.echo(f"-- {migration.name}\n{migration.text}")
+        typer.echo(migrations.script())
         return
-    uri = database_uri(os.environ)
+    try:
+        uri = database_uri(os.environ)
+    except SettingsError as error:
+        typer.echo(f"matins: {error}", err=True)
+        raise typer.Exit(2) from None
     if uri is None:
         typer.echo("matins: DATABASE_URI is not set: name the PostgreSQL database to migrate", err=True)
         raise typer.Exit(2)

@@ -12,6 +12,11 @@ from matins.storage.pool import open_connection
 
 _PATIENCE_SECONDS: Final = 600.0  # for a migration, and for another migrator
 _LOCK: Final = 0x6D6174696E73  # "matins", as a number: the key of the advisory lock
+_RECORDS: Final = """CREATE SCHEMA IF NOT EXISTS matins;
+CREATE TABLE IF NOT EXISTS matins.migration (
+    version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT clock_timestamp());
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,17 @@ def migrations() -> list[Migration]:
     ]
 
 
+def script() -> str:
+    """Give what `migrate` would do to an empty database, as a script for psql; it leaves the same records."""
+    parts = [
+        f"BEGIN;\n-- {migration.name}\n{migration.text.strip()}\n"
+        "INSERT INTO matins.migration (version, name, checksum)"
+        f" VALUES ({migration.version}, '{migration.name}', '{migration.checksum}');\nCOMMIT;\n"
+        for migration in migrations()
+    ]
+    return "\n".join([_RECORDS, *parts])
+
+
 async def migrate(dsn: str) -> list[str]:
     """Apply what is missing, under an advisory lock, and give the names of the files that were applied.
 
@@ -51,12 +67,9 @@ async def migrate(dsn: str) -> list[str]:
             async with connection.transaction():
                 # A transaction's own lock: it holds through PgBouncer too, and goes with us if we die.
                 await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=_PATIENCE_SECONDS)
-                await connection.execute(
-                    "CREATE SCHEMA IF NOT EXISTS matins;"
-                    "CREATE TABLE IF NOT EXISTS matins.migration ("
-                    " version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,"
-                    " applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-                )
+                # Asked first: an account that may not make tables may run a node on those that are there.
+                if await connection.fetchval("SELECT to_regclass('matins.migration')") is None:
+                    await connection.execute(_RECORDS)
                 known = {
                     row["version"]: row["checksum"]
                     for row in await connection.fetch("SELECT version, checksum FROM matins.migration")

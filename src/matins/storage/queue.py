@@ -59,12 +59,15 @@ def _stop(text: str | None) -> StopReason | None:
     return StopReason(text) if text else None
 
 
-async def heads(conn: Conn, *, limit: int, has_crashed: bool | None = None) -> list[Head]:
+async def heads(conn: Conn, *, limit: int) -> list[Head]:
     """Give threads whose first run is due and where nothing runs, in the order of the queue, without a lock.
 
-    `has_crashed`: only runs under which a process died, or only the others.
+    Up to `limit` of those under which no process died, then up to `limit` of those under which one did: these start
+    in few places, and must not hide the others behind them.
     """
-    found = await conn.fetch(sql.load("queue")["find_heads"].text, limit, has_crashed)
+    queries = sql.load("queue")
+    found = await conn.fetch(queries["find_heads"].text, limit)
+    found += await conn.fetch(queries["find_crashed_heads"].text, limit)
     return [Head(ThreadId(row["thread_id"]), row["crashes"]) for row in found]
 
 

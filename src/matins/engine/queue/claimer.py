@@ -78,15 +78,7 @@ class Claimer:
         if free == 0:
             return 0
         limit = min(BATCH, free) + SPARE
-
-        async def work(conn: Conn) -> list[queue.Head]:
-            # Apart: those under which a process died start in few places, and must not hide the others behind them.
-            found = [
-                await queue.heads(conn, limit=limit, has_crashed=has_crashed) for has_crashed in (False, True)
-            ]
-            return [head for part in found for head in part]
-
-        heads = await self._pool.run(work, transaction=False)
+        heads = await self._pool.run(lambda conn: queue.heads(conn, limit=limit), transaction=False)
         started = 0
         for crashes in sorted({head.crashes for head in heads}):
             alike = [head for head in heads if head.crashes == crashes]

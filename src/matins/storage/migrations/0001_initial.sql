@@ -107,6 +107,10 @@ CREATE TABLE matins.run (
 CREATE UNIQUE INDEX run_one_running_per_thread ON matins.run (thread_id) WHERE status = 'running';
 CREATE INDEX run_queue_of_thread ON matins.run (thread_id, priority DESC, seq) WHERE status = 'pending';
 CREATE INDEX run_queue ON matins.run (priority DESC, seq) WHERE status = 'pending';
+CREATE INDEX run_queue_crashed ON matins.run (priority DESC, seq) WHERE status = 'pending' AND crashes > 0;
+CREATE INDEX run_pending_due ON matins.run (due_at) WHERE status = 'pending';
+-- A thread that a cron writes to for a year has half a million runs; what is in flight on it is found without them.
+CREATE INDEX run_in_flight ON matins.run (thread_id, seq) WHERE status IN ('pending', 'running');
 CREATE INDEX run_of_node ON matins.run (node_id) WHERE status = 'running';
 CREATE INDEX run_stopping ON matins.run (stop_at) WHERE status = 'running' AND stop IS NOT NULL;
 CREATE INDEX run_of_thread ON matins.run (thread_id, seq DESC);

@@ -1,12 +1,25 @@
 -- name: find_heads :many
--- $1 limit, $2 only those under which a process died, only the others, or null for all. The due heads of the queues of
--- threads where nothing runs: the first of a thread by priority, then by age, even when it is not yet due. No lock:
--- claim_runs decides again.
+-- $1 limit. The due heads of the queues of threads where nothing runs: the first of a thread by priority, then by age,
+-- even when it is not yet due. Without those under which a process died. No lock: claim_runs decides again.
 SELECT r.thread_id, r.crashes
 FROM matins.run AS r
 WHERE r.status = 'pending'
+  AND r.crashes = 0
   AND r.due_at <= matins.now()
-  AND ($2::boolean IS NULL OR (r.crashes > 0) = $2)
+  AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
+  AND r.run_id = (SELECT h.run_id FROM matins.run AS h
+                  WHERE h.thread_id = r.thread_id AND h.status = 'pending'
+                  ORDER BY h.priority DESC, h.seq LIMIT 1)
+ORDER BY r.priority DESC, r.seq
+LIMIT $1;
+
+-- name: find_crashed_heads :many
+-- $1 limit. As find_heads, of those under which a process died: few, so they have an index and a query of their own.
+SELECT r.thread_id, r.crashes
+FROM matins.run AS r
+WHERE r.status = 'pending'
+  AND r.crashes > 0
+  AND r.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
   AND r.run_id = (SELECT h.run_id FROM matins.run AS h
                   WHERE h.thread_id = r.thread_id AND h.status = 'pending'
@@ -47,8 +60,9 @@ RETURNING r.*;
 
 -- name: seconds_to_next_due :one
 -- How long until a pending run that is not yet due becomes due; null when none waits for its time.
+-- The time is asked once, in a SELECT of its own, so that the index bounds it.
 SELECT extract(epoch FROM min(due_at) - matins.now())::double precision AS seconds
-FROM matins.run WHERE status = 'pending' AND due_at > matins.now();
+FROM matins.run WHERE status = 'pending' AND due_at > (SELECT matins.now());
 
 -- name: end_run :one
 -- $1 run_id, $2 attempt, $3 the status to end in, $4 the statuses it may come from, $5 error or null,
