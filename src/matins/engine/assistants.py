@@ -100,9 +100,11 @@ async def delete(conn: Conn, assistant_id: AssistantId, *, scope: Scope) -> None
 
 
 async def ensure_system(conn: Conn, graphs: Mapping[str, GraphFacts]) -> None:
-    """Make the assistant that stands for each graph, where it is missing."""
+    """Make the assistant that stands for each graph, or have it say what the graph says now."""
     for graph_id, facts in graphs.items():
-        await assistants.insert(conn, _system(graph_id, facts), scope=EVERYONE)
+        system = _system(graph_id, facts)
+        if await assistants.insert(conn, system, scope=EVERYONE) is None:
+            await assistants.refresh(conn, system)
 
 
 async def resolve(conn: Conn, name_or_id: str, *, graphs: Graphs, scope: Scope) -> Assistant:

@@ -49,6 +49,16 @@ async def insert(conn: Conn, new: NewAssistant, *, scope: Scope) -> Assistant | 
     return rows.assistant(row) if row else None
 
 
+async def refresh(conn: Conn, system: NewAssistant) -> None:
+    """Give a system assistant that nobody has changed the name and the description that its graph has now."""
+    await conn.execute(
+        sql.load("assistants")["refresh_assistant"].text,
+        system.assistant_id,
+        system.name,
+        system.description,
+    )
+
+
 async def get(conn: Conn, assistant_id: AssistantId, *, scope: Scope) -> Assistant | None:
     """Give the assistant, if the scope may see it; system assistants are everyone's to see."""
     row = await conn.fetchrow(sql.load("assistants")["get_assistant"].text, assistant_id, scope.owner)

@@ -11,6 +11,17 @@ WITH inserted AS (
 )
 SELECT * FROM inserted;
 
+-- name: refresh_assistant :exec
+-- $1 assistant_id, $2 name, $3 description or null. A system assistant that nobody has changed follows its graph.
+WITH refreshed AS (
+    UPDATE matins.assistant SET name = $2, description = $3, updated_at = matins.now()
+    WHERE assistant_id = $1 AND version = 1 AND metadata @> '{"created_by": "system"}'
+      AND (name, description) IS DISTINCT FROM ($2::text, $3::text)
+    RETURNING assistant_id, version
+)
+UPDATE matins.assistant_version AS v SET name = $2, description = $3
+FROM refreshed WHERE v.assistant_id = refreshed.assistant_id AND v.version = refreshed.version;
+
 -- name: get_assistant :one
 -- $1 assistant_id, $2 owner or null. System assistants belong to nobody and are everyone's to use.
 SELECT * FROM matins.assistant
