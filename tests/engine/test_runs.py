@@ -17,7 +17,7 @@ from matins.domain.threads import ThreadStatus
 from matins.engine.runs import RunRequest, Runs
 from matins.storage import threads
 from tests.support import databases
-from tests.support.engine import Node, Twice, create_cron, node, until
+from tests.support.engine import Node, Twice, create_cron, decoded, node, until
 
 pytestmark = pytest.mark.anyio
 
@@ -276,6 +276,29 @@ async def test_a_wish_to_stop_that_a_lane_did_not_hear_is_heard(engine: Node, wo
             "UPDATE matins.run SET stop = 'interrupt', stop_at = matins.now() WHERE run_id = $1", run.run_id
         )
     assert (await engine.ended(run.run_id)).status is RunStatus.INTERRUPTED
+
+
+@pytest.mark.parametrize("stops", [["second"], []])
+async def test_a_run_that_is_stopped_on_its_way_back_leaves_what_is_saved(
+    engine: Node, stops: list[str]
+) -> None:
+    """As when its process died before it had heard that it was cancelled."""
+    thread = await engine.thread()
+    if stops:
+        await engine.wait("pair", thread_id=thread, interrupt_before=stops)
+    run = await engine.submit("pair", thread_id=thread, after_seconds=3600)
+    async with engine.pool.connection() as conn:
+        await conn.execute('UPDATE matins.thread SET "values" = NULL')
+        await conn.execute(
+            "UPDATE matins.run SET stop = 'interrupt', stop_at = matins.now(), attempt = 1, due_at = matins.now()"
+            " WHERE run_id = $1",
+            run.run_id,
+        )
+    engine.wake()
+    assert (await engine.ended(run.run_id)).status is RunStatus.INTERRUPTED
+    [row] = await engine.fetch('SELECT status, "values" FROM matins.thread WHERE thread_id = $1', thread)
+    assert row["status"] == (ThreadStatus.INTERRUPTED if stops else ThreadStatus.IDLE)
+    assert decoded(row["values"]) == ({"done": 1} if stops else None)
 
 
 # -- the fence

@@ -17,7 +17,7 @@ import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from matins import telemetry
-from matins.domain.errors import LeaseLost, Unavailable
+from matins.domain.errors import Error, LeaseLost, Unavailable
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, Change, Held, Run, RunError, RunKwargs, StopReason
@@ -40,6 +40,9 @@ _CHANGES: Final = {
 
 BEAT_SECONDS: Final = 0.5
 """How often the lanes look whether the lease is still held."""
+
+DESK_SECONDS: Final = 5.0
+"""How long the end of a stopped run may wait for what the desk knows of its thread."""
 
 CANCELLED: Final = msgspec.json.encode(
     RunError("UserInterrupt", "interrupt requested via POST /threads/{thread_id}/runs/{run_id}/cancel")
@@ -136,8 +139,7 @@ class Lanes:
         try:
             if run.stop is not None:  # asked to stop while it was on its way back into the queue
                 reservation.release()
-                stopped = Settled(run.run_id, run.attempt, "stopped", has_next=run.attempt > 1, reply=b"{}")
-                await self._settle(run, stopped, 0)
+                await self._settle(run, await self._stopped(run), 0)
                 return
             kwargs = msgspec.json.decode(run.kwargs, type=RunKwargs)
             log = _Log(self._pool, run.held) if kwargs.resumable else None
@@ -173,11 +175,29 @@ class Lanes:
             case NotStarted():
                 await self._release([run.held], charge=0)
             case Abandoned():
-                await self._settle(
-                    run, Settled(run.run_id, run.attempt, "stopped", has_next=True, reply=b"{}"), seq
-                )
+                await self._settle(run, await self._stopped(run), seq)
             case Died():
                 await self._after_death(run, outcome, log)
+
+    async def _stopped(self, run: Run) -> Settled:
+        """Give the end of a run that is stopped without having said what it left behind: the desk tells."""
+        stopped = Settled(run.run_id, run.attempt, "stopped", has_next=True, reply=b"{}")
+        kwargs = msgspec.json.decode(run.kwargs, type=RunKwargs)
+        asked = {"graph_id": kwargs.graph_id, "thread_id": run.thread_id, "config": kwargs.config}
+        try:
+            answer = await self._workers.call("state", msgspec.json.encode(asked), timeout_s=DESK_SECONDS)
+        except Error:  # the thread keeps the values it has, and says that something is left to do
+            return stopped
+        state = msgspec.json.decode(answer, type=_State)
+        return msgspec.structs.replace(
+            stopped,
+            values=None if state.checkpoint_id is None else bytes(state.values),
+            interrupts=msgspec.json.encode(
+                {task.id: task.interrupts for task in state.tasks if task.interrupts}
+            ),
+            has_next=bool(state.tasks),
+            checkpoint_id=state.checkpoint_id,
+        )
 
     async def _after_death(self, run: Run, death: Died, log: _Log | None) -> None:
         """Charge the run for its process's death; end it when that was once too often."""
@@ -242,6 +262,19 @@ class Lanes:
                 attempt=each.held.attempt,
                 crashes=each.crashes,
             )
+
+
+class _Task(msgspec.Struct):
+    id: str
+    interrupts: list[msgspec.Raw]
+
+
+class _State(msgspec.Struct):
+    """What is needed of the state of a thread."""
+
+    values: msgspec.Raw
+    tasks: list[_Task]
+    checkpoint_id: str | None
 
 
 class _Log:
