@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 
 from matins.storage.pool import Pool, open_pool
@@ -10,6 +11,11 @@ from tests.support import databases
 
 # As the parent sets it for each worker: LangGraph reads it once, when it is imported.
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"
+
+hypothesis.settings.register_profile(
+    "matins", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)  # a slow machine is no error
+hypothesis.settings.load_profile("matins")
 
 
 @pytest.fixture(scope="session")
