@@ -157,7 +157,7 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 def _parse(path: Path) -> dict[str, object]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as unreadable:
@@ -202,7 +202,7 @@ def _graph(path: Path, graph_id: str, location: str, description: str | None) ->
     if where.endswith((".ts", ".js", ".mts", ".mjs", ".cts", ".cjs", ".tsx", ".jsx")):
         raise ManifestError(f"{path}: {key}: {where!r} is a JavaScript graph; only Python graphs are served")
     if where.endswith(".py") or "/" in where:
-        file = (path.parent / where).resolve()
+        file = _place(path, key, where)
         if not file.is_file():
             raise ManifestError(f"{path}: {key}: no such file: {where}")
         return GraphSpec(graph_id, file, None, attribute, description)
@@ -227,7 +227,7 @@ def _dependencies(path: Path, value: object) -> tuple[tuple[Path, ...], list[str
                 f"{path}: {key}: {entry!r} is not installed from here; install it in the environment"
             )
             continue
-        directory = (path.parent / entry).resolve()
+        directory = _place(path, key, entry)
         if not directory.is_dir():
             raise ManifestError(f"{path}: {key}: no such directory: {entry}")
         found.append(directory)
@@ -240,9 +240,9 @@ def _env(path: Path, value: object) -> tuple[dict[str, str], Path | None]:
     if value is None:
         return {}, None
     if isinstance(value, str):
-        file = (path.parent / value).resolve()
+        file = _place(path, "env", value)
         try:
-            return parse_env(file.read_text(encoding="utf-8"), path=file), file
+            return parse_env(file.read_text(encoding="utf-8-sig"), path=file), file
         except FileNotFoundError:
             raise ManifestError(f"{path}: env: no such file: {value}") from None
         except (OSError, UnicodeDecodeError) as unreadable:
@@ -253,6 +253,8 @@ def _env(path: Path, value: object) -> tuple[dict[str, str], Path | None]:
     for name, entry in value.items():
         if isinstance(entry, (dict, list)) or entry is None:
             raise ManifestError(f"{path}: env.{name}: must be a string, not {_kind(entry)}")
+        if not name or "=" in name or "\0" in f"{name}{entry}":
+            raise ManifestError(f"{path}: env.{name!r}: no variable can have that name or value")
         found[name] = entry if isinstance(entry, str) else json.dumps(entry)
     return found, None
 
@@ -271,6 +273,19 @@ def _allowed_types(path: Path, serde: object) -> frozenset[tuple[str, str]]:
             raise ManifestError(f'{path}: {key}[{position}]: must be ["module", "Class"] or "module.Class"')
         found.add((parts[0], parts[1]))
     return frozenset(found)
+
+
+def _place(path: Path, key: str, named: str) -> Path:
+    """Give where a path in the file leads to."""
+    place = path.parent / named
+    try:
+        place = place.resolve()
+        place.stat()
+    except FileNotFoundError:
+        pass  # said by the caller, who knows what it should be
+    except (OSError, ValueError) as unusable:  # a name that is too long; a NUL
+        raise ManifestError(f"{path}: {key}: {named!r} cannot be used: {unusable}") from unusable
+    return place
 
 
 def _mapping(path: Path, key: str, value: object) -> dict[str, object]:

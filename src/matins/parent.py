@@ -260,7 +260,7 @@ class _Parent:
         self._quick_deaths = self._quick_deaths + 1 if lived_s < QUICK_DEATH_S else 1
         delay_s = BACK_OFF_S[min(self._quick_deaths, len(BACK_OFF_S)) - 1]
         self._start_at = time.monotonic() + delay_s
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        how = f"was ended by {_name_of(-code)}" if code < 0 else f"exited with code {code}"
         _say(f"the serving process (pid {serving.process.pid}) {how}; its successor starts in {delay_s:g} s")
         return None
 
@@ -355,11 +355,20 @@ def _end_group(group: int) -> None:
             os.killpg(group, signal.SIGKILL)
         return
     deadline = time.monotonic() + REAP_TIMEOUT_S
-    with contextlib.suppress(ChildProcessError):
+    with contextlib.suppress(
+        ChildProcessError, PermissionError
+    ):  # none of ours is left, or only another account's
         while time.monotonic() < deadline:
             if os.waitpid(-group, os.WNOHANG)[0] == 0:
                 os.killpg(group, signal.SIGKILL)
                 time.sleep(0.001)
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _say(line: str) -> None:

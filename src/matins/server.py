@@ -16,7 +16,7 @@ import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
 import anyio
@@ -77,6 +77,17 @@ class Parent:
 
     def __init__(self, control: socket.socket | None) -> None:
         self._control: Final = control
+        self._workers: Final[set[int]] = set()
+
+    def worker(self, pid: int) -> None:
+        """Tell of a worker that was started; it leads a process group."""
+        self._workers.add(pid)
+        self.tell("worker", pid=pid)
+
+    def worker_gone(self, pid: int) -> None:
+        """Tell of a worker that is dead and buried."""
+        self._workers.discard(pid)
+        self.tell("worker_gone", pid=pid)
 
     def tell(self, kind: str, **facts: object) -> None:
         """Say something to the parent, one line of JSON."""
@@ -84,7 +95,7 @@ class Parent:
             try:
                 self._control.sendall(json.dumps({"kind": kind, **facts}).encode() + b"\n")
             except OSError:
-                os._exit(1)  # nobody would restart us, and a successor may want our port
+                self._vanish()  # nobody would restart us, and a successor may want our port
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Vanish when the parent does: its death is not ours to outlive."""
@@ -96,11 +107,18 @@ class Parent:
             await anyio.wait_readable(self._control)
             try:
                 if self._control.recv(4096) == b"":
-                    os._exit(1)
+                    self._vanish()
             except BlockingIOError:
                 continue
             except OSError:
-                os._exit(1)
+                self._vanish()
+
+    def _vanish(self) -> NoReturn:
+        """End at once, with the workers and whatever they have started."""
+        for pid in self._workers:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(1)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -185,8 +203,8 @@ async def serve(
             ),
             workers=settings.workers,
             on_graphs=on_graphs,
-            on_spawn=lambda pid: parent.tell("worker", pid=pid),
-            on_exit=lambda pid: parent.tell("worker_gone", pid=pid),
+            on_spawn=parent.worker,
+            on_exit=parent.worker_gone,
         )
         lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
         reaper = Reaper(
@@ -240,7 +258,10 @@ async def _patiently(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
 async def _told_to_go() -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
-            return
+            break
+    # Once is enough: a service manager tells every process, and so does the parent.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
 
 
 def _greet(settings: Settings, graphs: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -40,8 +41,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def database_uri(environ: Mapping[str, str]) -> str | None:
-    """Give the database that the environment names, by the first of the names that people use for it."""
-    return next((environ[name] for name in _DATABASE if environ.get(name)), None)
+    """Give the database that the environment names, by the first of the names that people use for it.
+
+    Raises: SettingsError when it is no address of a PostgreSQL database. The text shows nothing of it: passwords.
+    """
+    name = next((name for name in _DATABASE if environ.get(name)), None)
+    if name is None:
+        return None
+    uri = environ[name]
+    try:
+        parts = urlsplit(uri)
+        is_address = parts.scheme.split("+")[0] in ("postgres", "postgresql") and not parts.fragment
+        if "," not in parts.netloc:
+            _ = parts.port
+    except ValueError:
+        is_address = False
+    if not is_address:
+        message = (
+            f"{name} must read postgresql://user:password@host:port/database; in the password, write '#' as %23, "
+            "'/' as %2F, '@' as %40, '[' as %5B"
+        )
+        raise SettingsError(message)
+    return uri
 
 
 def read(environ: Mapping[str, str]) -> Settings:

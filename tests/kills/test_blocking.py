@@ -30,17 +30,26 @@ EVERY_SECONDS: Final = 0.1
 BAR_SECONDS: Final = 0.25
 
 
+STALL_SECONDS: Final = 0.05
+"""When this process, which does next to nothing, was held up for longer, the machine stood still, not the server."""
+
+
 @dataclass
 class Measured:
-    """What was asked again and again, every EVERY_SECONDS, each kind by a client of its own."""
+    """What was asked again and again, every EVERY_SECONDS, each kind by a client of its own.
+
+    What was asked while the machine stood still is not counted.
+    """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    stalls: list[tuple[float, float]] = field(default_factory=list)
     _is_over: bool = False
 
     @asynccontextmanager
     async def asking(self, questions: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
         """Ask for the length of the block."""
         async with anyio.create_task_group() as group:
+            group.start_soon(self._watch)
             for what, ask in questions.items():
                 group.start_soon(self.keep_asking, what, ask)
             await until(lambda: all(len(self.seconds.get(what, ())) > 5 for what in questions))
@@ -52,10 +61,27 @@ class Measured:
         while not self._is_over:
             began = time.monotonic()
             await ask()
-            times.append(time.monotonic() - began)
+            ended = time.monotonic()
+            if not self.stood_still(began, ended):
+                times.append(ended - began)
             await anyio.sleep(max(0.0, began + EVERY_SECONDS - time.monotonic()))
 
+    def stood_still(self, began: float, ended: float) -> bool:
+        """Whether the machine stood still at some time between."""
+        return any(stalled < ended and began < over for stalled, over in self.stalls)
+
+    async def _watch(self) -> None:
+        last = time.monotonic()
+        while not self._is_over:
+            await anyio.sleep(0.01)
+            now = time.monotonic()
+            if now - last > STALL_SECONDS:
+                self.stalls.append((last, now))
+            last = now
+
     def report(self) -> None:
+        held_up_s = sum(over - stalled for stalled, over in self.stalls)
+        print(f"the machine stood still {len(self.stalls)} times, for {held_up_s:.2f} s in all")
         for what, times in self.seconds.items():
             ordered = sorted(times)
             p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
@@ -99,7 +125,7 @@ async def test_nothing_waits_for_a_graph_that(what: dict[str, Any], tmp_path: Pa
             assert ran.json()["done"] == 1
             body = {"assistant_id": "steps", "schedule": "@every 1s", "input": {}, "on_run_completed": "keep"}
             cron = (await http.post("/runs/crons", json=body)).json()["cron_id"]
-            await until(lambda: len(server.workers) == 2)  # the desk is there
+            await until(lambda: server.log.read_text().count("worker.ready") == 2)  # the desk is there
             questions = {
                 "GET /ok": lambda: answer(http, "/ok"),
                 "GET state": lambda: answer(http, f"/threads/{thread}/state"),
@@ -108,6 +134,7 @@ async def test_nothing_waits_for_a_graph_that(what: dict[str, Any], tmp_path: Pa
             connection = await asyncpg.connect(server.database_uri)
             async with measured.asking(questions):
                 began = await connection.fetchval("SELECT matins.now()")
+                at = time.monotonic()
                 ended = await http.post("/runs/wait", json={"assistant_id": "hostile", "input": what})
                 over = await connection.fetchval("SELECT matins.now()")
             fires = await connection.fetch(
@@ -122,12 +149,19 @@ async def test_nothing_waits_for_a_graph_that(what: dict[str, Any], tmp_path: Pa
     blocked_s = (over - began).total_seconds()
     print(f"\n{what}: for {blocked_s:.1f} s: {result}")
     measured.report()
+    assert int(blocked_s) - 1 <= len(fires) <= blocked_s + 1
+
+    def was_held_up(fire: asyncpg.Record) -> bool:
+        due = at + (fire["scheduled_for"] - began).total_seconds()
+        return measured.stood_still(due, due + BAR_SECONDS)
+
+    counted = [fire for fire in fires if not was_held_up(fire)]
     late = {
-        name: [fire[name].total_seconds() for fire in fires] for name in ("recorded", "created", "started")
+        name: [fire[name].total_seconds() for fire in counted] for name in ("recorded", "created", "started")
     }
     for name, seconds in late.items():
         print(f"cron: {len(seconds)} slots, {name} at most {max(seconds) * 1000:.0f} ms after the slot")
-    assert int(blocked_s) - 1 <= len(fires) <= blocked_s + 1
+    assert len(counted) > len(fires) / 2
     assert max(late["recorded"] + late["created"]) < BAR_SECONDS
     assert {
         name: max(seconds) for name, seconds in measured.seconds.items() if max(seconds) >= BAR_SECONDS

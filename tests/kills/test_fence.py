@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,7 +25,6 @@ pytestmark = [
 
 PROJECT: Final = Path(__file__).parent / "project" / "langgraph.json"
 STEPS: Final = 8
-PAUSE_SECONDS: Final = 0.5
 TABLES: Final = {
     "run": "SELECT * FROM matins.run WHERE run_id = $1",
     "thread": "SELECT * FROM matins.thread WHERE thread_id = $1",
@@ -68,12 +68,14 @@ def started(effects: Path, run_id: str) -> list[str]:
     return [what for run, _, _, what in map(str.split, effects.read_text().splitlines()) if run == run_id]
 
 
-async def under_way(http: httpx.AsyncClient, effects: Path, durability: str) -> tuple[str, str]:
-    """Begin a run on a thread; gives thread and run while it is in its third step."""
+async def under_way(
+    http: httpx.AsyncClient, effects: Path, durability: str, the_end: Path
+) -> tuple[str, str]:
+    """Begin a run on a thread; gives thread and run while it is in its third step, until there is that file."""
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     body = {
         "assistant_id": "steps",
-        "input": {"steps": STEPS, "pause": PAUSE_SECONDS},
+        "input": {"steps": STEPS, "holds": 3, "until": str(the_end)},
         "durability": durability,
         "stream_resumable": True,
         "stream_mode": ["values", "updates"],
@@ -81,7 +83,6 @@ async def under_way(http: httpx.AsyncClient, effects: Path, durability: str) -> 
     run_id = (await http.post(f"/threads/{thread_id}/runs", json=body)).json()["run_id"]
     with anyio.fail_after(20):
         await until(lambda: len(started(effects, run_id)) == 3)
-    await anyio.sleep(PAUSE_SECONDS / 4)  # what came before is written, and the step is in its pause
     return thread_id, run_id
 
 
@@ -93,20 +94,29 @@ async def contents(database: asyncpg.Connection[Any], thread_id: str, run_id: st
     return {table: sorted(map(repr, rows)) for table, rows in found.items()}
 
 
-async def is_idle(database: asyncpg.Connection[Any]) -> None:
-    """Wait until the step that was under way has long ended."""
-    await anyio.sleep(PAUSE_SECONDS * 3)
-    assert (
-        await database.fetchval("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'")
-        == 0
+async def ended(server: Server, database: asyncpg.Connection[Any], run_id: str, the_end: Path) -> None:
+    """Let the step that is under way end, and wait until nothing of the run executes any more."""
+    await anyio.Path(the_end).touch()
+    left = re.compile(rf"run\.reaped .*{run_id}")
+    busy = (
+        "SELECT count(*) FROM pg_stat_activity WHERE state LIKE '%transaction%' AND pid <> pg_backend_pid()"
     )
+    with anyio.fail_after(20):
+        await until(lambda: bool(left.search(server.log.read_text())))
+        while await database.fetchval(busy):  # noqa: ASYNC110 - the server tells nobody
+            await anyio.sleep(0.05)
 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 async def test_a_run_that_another_node_has_claimed_starts_no_further_node_and_changes_no_row(
-    server: Server, http: httpx.AsyncClient, database: asyncpg.Connection[Any], effects: Path, durability: str
+    server: Server,
+    http: httpx.AsyncClient,
+    database: asyncpg.Connection[Any],
+    effects: Path,
+    durability: str,
+    tmp_path: Path,
 ) -> None:
-    thread_id, run_id = await under_way(http, effects, durability)
+    thread_id, run_id = await under_way(http, effects, durability, tmp_path / "the_end")
     other = uuid4()
     async with database.transaction():
         await database.execute(
@@ -121,7 +131,7 @@ async def test_a_run_that_another_node_has_claimed_starts_no_further_node_and_ch
     assert len(before["run"]) == len(before["thread"]) == 1
     assert before["stream_event"] != []
     assert (before["checkpoints"] == []) is (durability == "exit")
-    await is_idle(database)
+    await ended(server, database, run_id, tmp_path / "the_end")
     assert started(effects, run_id) == ["step1", "step2", "step3"]
     assert await contents(database, thread_id, run_id) == before
 
@@ -129,15 +139,21 @@ async def test_a_run_that_another_node_has_claimed_starts_no_further_node_and_ch
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("what", ["run", "thread"])
 async def test_a_deleted_run_starts_no_further_node_and_leaves_no_row(
-    http: httpx.AsyncClient, database: asyncpg.Connection[Any], effects: Path, what: str, durability: str
+    server: Server,
+    http: httpx.AsyncClient,
+    database: asyncpg.Connection[Any],
+    effects: Path,
+    what: str,
+    durability: str,
+    tmp_path: Path,
 ) -> None:
-    thread_id, run_id = await under_way(http, effects, durability)
+    thread_id, run_id = await under_way(http, effects, durability, tmp_path / "the_end")
     path = f"/threads/{thread_id}" if what == "thread" else f"/threads/{thread_id}/runs/{run_id}"
     answer = await http.delete(path)
     assert answer.status_code == httpx.codes.NO_CONTENT
     before = await contents(database, thread_id, run_id)
     assert before["run"] == []
-    await is_idle(database)
+    await ended(server, database, run_id, tmp_path / "the_end")
     assert started(effects, run_id) == ["step1", "step2", "step3"]
     assert await contents(database, thread_id, run_id) == before
     if what == "thread":

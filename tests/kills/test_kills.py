@@ -157,7 +157,7 @@ async def all_there(site: Site) -> None:
 async def came_to_rest(site: Site, connection: asyncpg.Connection[Any]) -> tuple[list[str], float]:
     """End the crons, wait until all promises are kept; those that are not, and for how long it was quiet then."""
     now: datetime = await connection.fetchval("SELECT matins.now()")
-    last = now.replace(microsecond=0) + timedelta(seconds=3)
+    last = now.replace(microsecond=0) + timedelta(seconds=6)
     async with anyio.create_task_group() as group:
         for cron_id in list(site.load.claims.crons):
             group.start_soon(site.load.end_cron, cron_id, last)

@@ -210,8 +210,10 @@ class Load:
 
 
 def client(url: str) -> httpx.AsyncClient:
-    """Give a client for a load: no limit on connections, patient with answers, since heartbeats come every 5 s."""
-    return httpx.AsyncClient(base_url=url, timeout=15.0, limits=httpx.Limits(max_connections=None))
+    """Give a client for a load: no limit on connections, patient with answers: a start may be on the way to them."""
+    return httpx.AsyncClient(
+        base_url=url, timeout=_PATIENCE_SECONDS, limits=httpx.Limits(max_connections=None)
+    )
 
 
 def _path(thread: str | None, rest: str) -> str:

@@ -84,7 +84,8 @@ def run(node: Node, *, data_dir: Path | None) -> int:
     return parent.run(
         host=node.host,
         port=node.port,
-        command=[sys.executable, "-m", "matins.server"],
+        # -P: a file in the directory that we stand in must not shadow a module of ours.
+        command=[sys.executable, "-P", "-m", "matins.server"],
         environment=environment,
         postgres=postgres,
         grace_s=settings.grace_s,

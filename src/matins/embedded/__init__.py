@@ -105,7 +105,7 @@ class EmbeddedPostgres:
         try:
             _make_private(self._data_dir)
             self._lock_fd = _lock(self._data_dir)
-        except PermissionError as error:
+        except OSError as error:  # no permission, no directory, no space
             raise EmbeddedPostgresError(f"cannot use the data directory {self._data_dir}: {error}") from error
         try:
             self._binaries = find_binaries(self._account)
@@ -175,12 +175,19 @@ class EmbeddedPostgres:
 
     def _adopt(self) -> bool:
         pid, socket_dir, _ = self._read_pid_file()
-        if pid is None or pid not in processes_of(socket_dir.name):
+        if pid is None or pid not in processes_of(socket_dir.name) or self._is_a_copy(pid):
             return False
         self._pid, self._child = pid, None
         if socket_dir == self._socket_dir and self._wait_until_ready(time.monotonic() + START_TIMEOUT_S):
             return True
         self._terminate()  # out of reach (the directory was moved, another /tmp) or hanging
+        return False
+
+    def _is_a_copy(self, pid: int) -> bool:
+        """Whether that server's files are others than ours: a copied directory names its original's server."""
+        for place in (Path(f"/proc/{pid}/cwd"), self._pid_file_lines()[1]):
+            with contextlib.suppress(OSError):
+                return not self._cluster.samefile(place)
         return False
 
     def _launch(self) -> None:
@@ -254,10 +261,13 @@ class EmbeddedPostgres:
     def _read_pid_file(self) -> tuple[int | None, Path, str]:
         """The pid, socket directory and status that the last postmaster wrote down."""
         try:
-            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+            lines = self._pid_file_lines()
             return int(lines[0]), Path(lines[4]), lines[7].strip()
         except (FileNotFoundError, IndexError, ValueError):
             return None, Path(), ""
+
+    def _pid_file_lines(self) -> list[str]:
+        return (self._cluster / "postmaster.pid").read_text().splitlines()
 
     def _run(self, program: str, cluster: Path, *arguments: str, stdin: bytes = b"") -> None:
         process = self._popen(program, cluster, *arguments, stdin=subprocess.PIPE, out=subprocess.PIPE)

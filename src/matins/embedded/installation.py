@@ -39,7 +39,7 @@ def choose_account(cluster: Path) -> Account | None:
         return None
     if sys.platform != "linux":
         raise EmbeddedPostgresError("the embedded PostgreSQL does not run as root here: use another account")
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         owner = cluster.stat()
         return Account(owner.st_uid, owner.st_gid)
     for name in ("postgres", "nobody"):

@@ -101,7 +101,8 @@ async def _as_it_is(_: asyncpg.Connection[asyncpg.Record]) -> None:
 async def open_connection(dsn: str) -> AsyncIterator[Conn]:
     """Open one connection outside any pool, for a lease or a migration; dropped at the end without a goodbye.
 
-    Raises: Unavailable, Conflict, Invalid from what the driver raises inside.
+    Raises: Unavailable when it cannot be reached, Invalid when it refuses; Unavailable, Conflict, Invalid from what
+    the driver raises inside.
     """
     with _reaching():
         connection = await asyncpg.connect(
@@ -164,12 +165,16 @@ class Pool:
 
 @contextmanager
 def _reaching() -> Iterator[None]:
-    """Turn what the driver raises while it connects into Unavailable, with its reason: only operators read it."""
+    """Turn what the driver raises while it connects into ours, with its reason: only operators read it."""
     try:
         yield
+    except asyncpg.ClientConfigurationError as bad:
+        raise Invalid(f"The database's address cannot be used: {bad}") from bad
     except _AWAY as away:
         message = f"The database cannot be reached: {away or type(away).__name__}"
         raise Unavailable(message) from away
+    except asyncpg.PostgresError as refused:  # a wrong password, no such database
+        raise Invalid(f"The database refuses the connection: {refused}") from refused
 
 
 @contextmanager

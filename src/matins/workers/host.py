@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,10 @@ def main() -> None:
     """Be a worker."""
     tie_to_parent()
     end = take_link()
+    # A service manager tells every process of ours; the serving process decides when a worker goes. Handlers, not
+    # SIG_IGN: that would be inherited by what a graph starts.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     as_json = os.environ.get("LOG_JSON", "").lower() in ("1", "true")
     telemetry.configure(level=os.environ.get("LOG_LEVEL", "INFO"), as_json=as_json)
     worker = Worker(

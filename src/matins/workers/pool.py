@@ -264,6 +264,9 @@ class Pool:
         """Make it the one that serves. What the graphs need elsewhere is made first."""
         await self._on_graphs(generation.graphs)
         old, self._current = self._current, generation
+        generation.failed = (
+            None  # a process that failed beside it is started anew, as any that dies from now on
+        )
         self.failure = None
         if old is not None:
             old.close()

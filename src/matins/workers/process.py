@@ -290,6 +290,7 @@ class Process:
                 case Failed():
                     self.failed = message
                     self.changed()
+                    self.kill()  # it would leave by itself, unless a thread of the user's holds it
                 case Beat():
                     pass
                 case _:

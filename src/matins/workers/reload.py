@@ -12,7 +12,7 @@ import watchfiles
 from anyio.abc import TaskStatus
 
 from matins import telemetry
-from matins.domain.errors import Unavailable
+from matins.domain.errors import Error, Unavailable
 from matins.manifest import ManifestError, read
 from matins.workers.pool import Pool
 
@@ -29,8 +29,7 @@ class Reloader:
     """Reloads the pool when a `*.py` file, langgraph.json or the env file under the dependencies changes.
 
     A change during a reload gives that one up for a new one, so code that hangs when it is imported is only
-    waited
-    for until it is mended.
+    waited for until it is mended.
     """
 
     def __init__(self, pool: Pool, config: Path) -> None:
@@ -39,8 +38,15 @@ class Reloader:
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Watch, for ever."""
-        reload = anyio.CancelScope()
         task_status.started()
+        try:
+            await self._watch()
+        except Exception as refused:  # noqa: BLE001 - a wall: too many files to watch, say; what serves goes on
+            message = f"changed code is not noticed any more: {refused} (--no-reload does without)"
+            telemetry.log().error(telemetry.GRAPHS_RELOAD_FAILED, message=message)
+
+    async def _watch(self) -> None:
+        reload = anyio.CancelScope()
         leaving = anyio.Event()
         async with anyio.create_task_group() as group:
             group.start_soon(_set_when_cancelled, leaving)
@@ -65,10 +71,14 @@ class Reloader:
         with scope:
             while True:
                 try:
-                    return await self._pool.reload()
+                    await self._pool.reload()
                 except Unavailable as away:  # the new graphs' assistants could not be written
                     telemetry.log().error(telemetry.GRAPHS_RELOAD_FAILED, message=str(away))
-                await anyio.sleep(AGAIN_SECONDS)
+                    await anyio.sleep(AGAIN_SECONDS)
+                    continue
+                except Error as refused:  # or never can be
+                    telemetry.log().error(telemetry.GRAPHS_RELOAD_FAILED, message=str(refused))
+                return
 
 
 async def _set_when_cancelled(leaving: anyio.Event) -> None:

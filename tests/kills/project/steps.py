@@ -2,7 +2,7 @@
 
 {"steps": 4, "pause": 0.3}    run_id  cron_id or -  pid of the worker  what began: step1 .. step4, end
 
-With "until", the path of a file, each step also waits until there is such a file.
+With "until", the path of a file, each step, or the one that "holds" numbers, waits until there is such a file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class State(TypedDict, total=False):
     steps: int
     pause: float
     until: str
+    holds: int
     done: int
 
 
@@ -36,8 +37,9 @@ async def begin(state: State) -> State:
 async def step(state: State, config: RunnableConfig) -> State:
     mark(config, f"step{state['done'] + 1}")
     await anyio.sleep(state.get("pause", 0.0))
-    while "until" in state and not await anyio.Path(state["until"]).exists():  # noqa: ASYNC110 - another process's
-        await anyio.sleep(0.01)
+    if state.get("holds", state["done"] + 1) == state["done"] + 1:
+        while "until" in state and not await anyio.Path(state["until"]).exists():  # noqa: ASYNC110 - another process's
+            await anyio.sleep(0.01)
     return {"done": state["done"] + 1}
 
 
