@@ -10,6 +10,7 @@ swallows its cancellation stays busy; the serving side gives it up by a deadline
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from anyio.abc import TaskGroup
 
 from matins import telemetry
 from matins.domain.errors import Error
-from matins.domain.frames import Frame
+from matins.domain.frames import ERROR, Frame
 from matins.domain.runs import RunError, StopReason
 from matins.workers.link import Link
 from matins.workers.protocol import (
@@ -152,24 +153,33 @@ class Lanes(Generic[_S]):
         group.start_soon(self._drive, lane)
 
     async def _drive(self, lane: _Lane[_S]) -> None:
-        order = lane.order
-        settled: Settled | None = None
+        run_id = str(lane.order.run_id)
         try:
-            settled = await self._execute(order, lane.emit, lane.stop)
-        except Exception as failure:  # noqa: BLE001 - the lane's wall: the run ends, the worker goes on
-            telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(order.run_id))
-            settled = _failed(order, f"{type(failure).__name__}: {failure}")
-        finally:  # also when the lane is cancelled by a hand that is not ours
-            self._settle(lane, settled or _failed(order, "The run was cancelled from within"))
+            lane.link.post(await self._execute(lane.order, lane.emit, lane.stop))
+        except BaseException as failure:
+            if self._is_ending:
+                raise
+            telemetry.log().exception(telemetry.LOOP_FAILED, run_id=run_id)
+            self._fail(lane, failure)
+        finally:
+            del self._lanes[lane.order.run_id, lane.order.attempt]
+            lane.link.flush()
 
-    def _settle(self, lane: _Lane[_S], settled: Settled) -> None:
-        del self._lanes[lane.order.run_id, lane.order.attempt]
-        try:
-            lane.link.post(settled)
-        except (ValueError, TypeError, msgspec.MsgspecError) as unsendable:
-            telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(lane.order.run_id))
-            lane.link.post(_failed(lane.order, str(unsendable)))
-        lane.link.flush()
+    def _fail(self, lane: _Lane[_S], failure: BaseException) -> None:
+        """End a run in the graph's stead."""
+        text = f"{type(failure).__name__}: {failure}".encode("utf-8", "replace").decode()
+        if isinstance(failure, asyncio.CancelledError):
+            text = "The run was cancelled from within"
+        error = msgspec.json.encode(RunError(error="InternalError", message=text))
+        run_id, attempt = lane.order.run_id, lane.order.attempt
+        lane.link.post(Events(run_id, attempt, [Frame(ERROR, error)]))
+        reply = b'{"__error__":' + error + b"}"
+        lane.link.post(Settled(run_id, attempt, "error", error=error, reply=reply))
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether it is the worker that ends, and not user code that cancels its own task or leaves."""
+        return self._group is None or self._group.cancel_scope.cancel_called
 
     async def _serve(self, call: Call, link: Link[ToWorker, FromWorker]) -> None:
         link.post(Taken(call.call_id))
@@ -179,7 +189,9 @@ class Lanes(Generic[_S]):
             answer = Answer(call.call_id, await self._answer(call.method, call.params))
         except Error as refusal:
             answer = Answer(call.call_id, error=type(refusal).__name__, message=str(refusal))
-        except Exception:  # noqa: BLE001 - the call's wall: what user code raises is logged, not shown
+        except BaseException:
+            if self._is_ending:
+                raise
             telemetry.log().exception(telemetry.LOOP_FAILED, method=call.method)
         finally:
             self._calls -= 1
@@ -198,8 +210,3 @@ class Lanes(Generic[_S]):
 
 def _is_stale(order: Execute) -> bool:
     return not math.isclose(order.offered_at, 0) and time.monotonic() - order.offered_at > OFFER_SECONDS
-
-
-def _failed(order: Execute, message: str) -> Settled:
-    error = RunError(error="InternalError", message=message.encode("utf-8", "replace").decode())
-    return Settled(order.run_id, order.attempt, "error", error=msgspec.json.encode(error))
