@@ -343,15 +343,18 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, END, StateGraph
 started = []
 second = anyio.Event()
+goes_on = anyio.Event()
 class State(TypedDict, total=False):
     n: int
     stubborn: bool
 async def step(state: State):
     started.append(state.get("n", 0))
     get_stream_writer()(state.get("n", 0))
-    if state.get("n", 0) == 2: second.set()
     try:
-        await anyio.sleep(0.02 if state.get("n", 0) != 2 else 0.2)
+        if state.get("n", 0) == 2:
+            second.set()
+            await goes_on.wait()
+        await anyio.sleep(0.02)
     except BaseException:
         if not state.get("stubborn"): raise
     return {"n": state.get("n", 0) + 1}
@@ -411,6 +414,7 @@ async def during_second(registry: Registry, lane: Lane, run: Execute, act: Calla
             done = act()
             if inspect.isawaitable(done):
                 await done
+            inside(registry)["goes_on"].set()
     return settled[0]
 
 
@@ -475,6 +479,7 @@ async def test_a_new_attempt_goes_on_where_the_last_one_was_saved(
     source = WORK.replace('n"] < 6', 'n"] < 4')
     registry = project(source, "graph")
     held = await claim(pool)
+    inside(registry)["goes_on"].set()
     lane = Lane(registry, pool)
     lane.on_frame = lambda frame: lane.stop.ask(StopReason.LOST) if frame.data == b"2" else None
     run = order(held, "graph", input={"n": 0}, durability=durability, stream_mode=["custom"])
@@ -567,7 +572,9 @@ async def test_a_run_that_the_database_was_away_for_goes_back_to_the_queue_but_n
 ) -> None:
     held = await claim(pool, attempt=attempt)
     run = order(held, "graph", input={"n": 0}, durability="sync")
-    settled = await Lane(project(WORK, "graph"), _Away(pool)).execute(run)
+    registry = project(WORK, "graph")
+    inside(registry)["goes_on"].set()
+    settled = await Lane(registry, _Away(pool)).execute(run)
     assert settled.outcome == outcome
 
 
