@@ -8,7 +8,7 @@ import pytest
 from tests.support import servers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """One server with the example graphs for all tests of the API; each test makes what it needs."""
     with servers.start(servers.EXAMPLES, tmp_path_factory.mktemp("api"), args=["--no-reload"]) as started:

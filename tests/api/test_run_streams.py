@@ -98,12 +98,16 @@ def test_a_run_that_was_kept_is_streamed_again(api: httpx.Client, thread_id: str
 
 def test_a_run_that_has_ended_is_joined_at_once(api: httpx.Client, thread_id: str) -> None:
     waited = api.post(f"/threads/{thread_id}/runs/wait", json=ECHO)
-    began = time.monotonic()
-    joined = api.get(waited.headers["location"])
-    streamed = api.get(waited.headers["content-location"] + "/stream")
-    assert time.monotonic() - began < 0.9
-    assert joined.json() == waited.json()
-    assert streamed.content == b""
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        joined = api.get(waited.headers["location"])
+        streamed = api.get(waited.headers["content-location"] + "/stream")
+        took.append(time.monotonic() - began)
+        assert joined.json() == waited.json()
+        assert streamed.content == b""
+    # The best of them: one that listened for the end would look for it after a second, every time.
+    assert min(took) < 0.9
     run_id = waited.headers["content-location"].rpartition("/")[2]
     assert api.get(f"/runs/{run_id}/join").json() == waited.json()
 
@@ -137,7 +141,7 @@ def test_a_run_outlives_its_reader_unless_told_otherwise(
 ) -> None:
     asked: dict[str, Any] = {"assistant_id": "slow", "input": {"delay": 2, "steps": 20}}
     if on_disconnect:
-        asked["on_disconnect"] = on_disconnect
+        asked = {**SLOW, "on_disconnect": on_disconnect}
     with api.stream("POST", f"/threads/{thread_id}/runs/{kind}", json=asked) as response:
         place = response.headers["content-location"]
     api.get(f"{place}/join")

@@ -182,15 +182,16 @@ def test_a_graph_that_takes_a_context_gets_it_in_either_form(sdk: Sdk, thread: s
 
 
 def test_runs_of_a_thread_wait_for_each_other(sdk: Sdk, thread: str) -> None:
-    first = sdk("runs.create", thread, "slow", input={"delay": 0.6})["run_id"]
+    first = sdk("runs.create", thread, "slow", input={"delay": 600})["run_id"]
     others = [sdk("runs.create", thread, "events", input={"n": n})["run_id"] for n in range(3)]
     assert sdk("threads.get", thread)["status"] == "busy"
     assert [sdk("runs.get", thread, run)["status"] for run in others] == ["pending"] * 3
+    sdk("runs.cancel", thread, first, wait=True)
     sdk("runs.join", thread, others[-1])
     runs = {run["run_id"]: run for run in sdk("runs.list", thread)}
     ended = [runs[run]["updated_at"] for run in (first, *others)]
     assert ended == sorted(ended)
-    assert {run["status"] for run in runs.values()} == {"success"}
+    assert [runs[run]["status"] for run in (first, *others)] == ["interrupted", *["success"] * 3]
 
 
 @pytest.mark.parametrize("how", ["create", "wait", "stream"])
@@ -215,12 +216,14 @@ def test_a_thread_that_is_not_there_is_made_when_that_is_asked(sdk: Sdk) -> None
 
 
 def test_a_run_starts_later_when_that_is_asked(sdk: Sdk, thread: str) -> None:
-    began = time.monotonic()
-    run = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=1)
+    late = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=3600)["run_id"]
     assert sdk("threads.get", thread)["status"] == "busy"
-    assert sdk("runs.get", thread, run["run_id"])["status"] == "pending"
-    assert sdk("runs.join", thread, run["run_id"])["written"] == 1
-    assert 0.9 < time.monotonic() - began < 4
+    assert sdk("runs.get", thread, late)["status"] == "pending"
+    sdk("runs.cancel", thread, late)
+    began = time.monotonic()
+    soon = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=1)["run_id"]
+    assert sdk("runs.join", thread, soon)["written"] == 1
+    assert time.monotonic() - began > 0.9
 
 
 def test_a_running_run_is_cancelled(sdk: Sdk, thread: str) -> None:
@@ -307,7 +310,9 @@ def test_every_durability_leaves_the_same_state(sdk: Sdk, thread: str, durabilit
 
 
 def test_a_run_is_reached_by_its_id_alone(http: httpx.Client) -> None:
-    created = http.post("/runs", json={"assistant_id": "slow", "input": {"delay": 0.5}})
+    # Kept, so that it can still be asked for when it ends before we come to that.
+    wanted = {"assistant_id": "slow", "input": {"delay": 0.5}, "on_completion": "keep"}
+    created = http.post("/runs", json=wanted)
     run = created.json()
     place = f"/runs/{run['run_id']}"
     assert created.headers["content-location"] == place
@@ -323,6 +328,7 @@ def test_a_stream_without_a_thread_can_be_followed_where_it_says(http: httpx.Cli
         "input": {"delay": 1, "steps": 2},
         "stream_resumable": True,
         "stream_mode": "updates",
+        "on_completion": "keep",  # so that it can still be followed when it ends before we come back
     }
     with http.stream("POST", "/runs/stream", json=wanted) as response:
         run_id = response.headers["content-location"].removeprefix("/runs/")
@@ -338,25 +344,26 @@ def test_a_stream_without_a_thread_can_be_followed_where_it_says(http: httpx.Cli
 def test_a_run_goes_on_without_its_client_unless_asked_not_to(
     server: Server, how: str, then: str | None
 ) -> None:
-    wanted = {"assistant_id": "slow", "input": {"delay": 1}} | ({"on_disconnect": then} if then else {})
+    delay = 600 if then == "cancel" else 1
+    wanted = {"assistant_id": "slow", "input": {"delay": delay}} | ({"on_disconnect": then} if then else {})
     with httpx.Client(base_url=server.url) as client:
         thread_id = client.post("/threads", json={}).json()["thread_id"]
         with client.stream("POST", f"/threads/{thread_id}/runs/{how}", json=wanted) as response:
             place = response.headers["content-location"]
-            until(lambda: httpx.get(server.url + place).json()["status"] == "running")
+            until(lambda: httpx.get(server.url + place).json()["status"] != "pending")
         status = until(partial(ended_at, server.url + place))
         assert status == ("interrupted" if then == "cancel" else "success")
 
 
 def test_a_run_ends_with_a_follower_when_that_is_asked(http: httpx.Client, server: Server) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
-    for kind, cancels, status in (
-        ("stream", "true", "interrupted"),
-        ("join", "1", "interrupted"),
-        ("stream", "0", "success"),
+    for kind, cancels, delay, status in (
+        ("stream", "true", 600, "interrupted"),
+        ("join", "1", 600, "interrupted"),
+        ("stream", "0", 1, "success"),
     ):
         run = http.post(
-            f"/threads/{thread_id}/runs", json={"assistant_id": "slow", "input": {"delay": 1}}
+            f"/threads/{thread_id}/runs", json={"assistant_id": "slow", "input": {"delay": delay}}
         ).json()
         place = f"{server.url}/threads/{thread_id}/runs/{run['run_id']}"
         with httpx.stream("GET", f"{place}/{kind}", params={"cancel_on_disconnect": cancels}) as response:

@@ -152,12 +152,23 @@ def test_a_state_is_not_changed_under_a_run(sdk: Sdk) -> None:
 
 def test_the_state_of_a_subgraph_can_be_read(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
-    sdk("runs.wait", thread_id, "nested", input={"x": 1}, interrupt_before=["inner_b"])
+    sdk("runs.wait", thread_id, "inner", input={"x": 1})
     plain = sdk("threads.get_state", thread_id)
-    with_subgraphs = sdk("threads.get_state", thread_id, subgraphs=True)
-    assert plain["next"] == with_subgraphs["next"]
-    for state in (plain, with_subgraphs):
-        assert state["values"]["x"] in (1, 2)
+    deep = sdk("threads.get_state", thread_id, subgraphs=True)
+    for state in (plain, deep):
+        assert (state["values"], state["next"]) == ({"x": 1}, ["child"])
+    [task] = plain["tasks"]
+    namespace = f"child:{task['id']}"
+    assert task["checkpoint"] == {"thread_id": thread_id, "checkpoint_ns": namespace}
+    assert task["state"] is None
+    [task] = deep["tasks"]
+    child = task["state"]
+    assert task["checkpoint"] is None
+    assert (child["values"], child["next"]) == ({"x": 2}, ["ask"])
+    assert child["checkpoint"]["checkpoint_ns"] == namespace
+    assert [each["value"] for each in child["interrupts"]] == ["Who?"]
+    alone = sdk("threads.get_state", thread_id, checkpoint=child["checkpoint"])
+    assert (alone["values"], alone["checkpoint"]) == (child["values"], child["checkpoint"])
 
 
 def test_states_of_a_thread_that_is_not_there_are_not_found(sdk: Sdk) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.waiting import until
 from tests.wire.relay import Relay
 from tests.wire.sdks import Event, Sdk
 
@@ -177,12 +178,22 @@ def test_a_wait_that_loses_its_connection_is_taken_up_by_a_join(
     assert len(sdk("runs.list", thread)) == 1
 
 
-def test_a_follower_sees_what_comes_after_it_came(sdk: Sdk, thread: str) -> None:
-    run = sdk(
-        "runs.create", thread, "slow", input={"delay": 1, "steps": 2}, stream_mode=["values", "updates"]
-    )
-    live = sdk("runs.join_stream", thread, run["run_id"])
-    assert data(live, "updates")[-1] == {"step": {"done": 2}}
+def test_a_follower_sees_what_comes_after_it_came(sdk: Sdk, thread: str, relays: dict[str, Relay]) -> None:
+    before = sdk("runs.create", thread, "slow", input={"delay": 600})["run_id"]
+    run_id = sdk(
+        "runs.create",
+        thread,
+        "slow",
+        input={"delay": 0, "steps": 2},
+        stream_mode=["values", "updates"],
+    )["run_id"]
+    stream = sdk.start("runs.join_stream", thread, run_id)
+    # The reply begins when its run is listened to; only then may the run begin too.
+    followed = ("GET", f"/threads/{thread}/runs/{run_id}/stream", 200)
+    until(lambda: followed in relays[sdk.kind].seen)
+    sdk("runs.cancel", thread, before, wait=True)
+    live = stream.result(15)
+    assert data(live, "updates") == [{"begin": {"done": 0}}, {"step": {"done": 1}}, {"step": {"done": 2}}]
     assert not any(event.id for event in live)
 
 
@@ -228,19 +239,26 @@ def test_modes_are_read_in_every_form_that_clients_send(http: httpx.Client) -> N
 
 
 def test_a_run_without_a_thread_is_followed_by_its_id(sdk: Sdk) -> None:
-    run = sdk("runs.create", None, "slow", input={"delay": 1}, stream_mode="updates")
-    if sdk.is_js:
-        events = sdk("runs.join_stream", None, run["run_id"])
-    else:  # which has no method for it, but knows the hidden thread
-        events = sdk("runs.join_stream", run["thread_id"], run["run_id"])
-    assert data(events, "updates")[-1] == {"step": {"done": 1}}
+    run = sdk(
+        "runs.create",
+        None,
+        "slow",
+        input={"delay": 0.5},
+        stream_mode="updates",
+        # So that it can still be followed when it ends before we come to that.
+        stream_resumable=True,
+        on_completion="keep",
+    )
+    # Python has no method for it, but knows the hidden thread.
+    thread_id = None if sdk.is_js else run["thread_id"]
+    events = sdk("runs.join_stream", thread_id, run["run_id"], last_event_id="-1")
+    assert data(events, "updates") == [{"begin": {"done": 0}}, {"step": {"done": 1}}]
 
 
 def test_a_stream_of_a_cancelled_run_just_ends(sdk: Sdk, thread: str) -> None:
     stream = sdk.start("runs.stream", thread, "slow", input={"delay": 60}, stream_mode="updates")
-    while not (runs := sdk("runs.list", thread, status="running")):
-        pass
-    sdk("runs.cancel", thread, runs[0]["run_id"], wait=True)
+    [run] = until(lambda: sdk("runs.list", thread, status="running"))
+    sdk("runs.cancel", thread, run["run_id"], wait=True)
     assert set(names(stream.result(15))) <= {"metadata", "updates"}
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from tests.wire.sdks import Refused, Sdk
@@ -34,9 +37,18 @@ def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None
     assert again == made
 
 
-def test_a_thread_takes_a_graph_and_a_time_to_live(sdk: Sdk) -> None:
+def test_a_thread_takes_a_graph_and_a_time_to_live(
+    sdk: Sdk, stored: psycopg.Connection[tuple[Any, ...]]
+) -> None:
     thread = sdk("threads.create", graph_id="echo", ttl=60)
     assert thread["metadata"] == {"graph_id": "echo"}
+    # No client is shown the time to live yet.
+    [(strategy, minutes, lives)] = stored.execute(
+        "SELECT ttl_strategy, ttl_minutes, expires_at - created_at FROM matins.thread WHERE thread_id = %s",
+        [thread["thread_id"]],
+    )
+    assert (strategy, minutes) == ("delete", 60)
+    assert abs(lives - timedelta(minutes=60)) < timedelta(minutes=1)
 
 
 def test_metadata_is_merged_key_by_key(sdk: Sdk) -> None:
