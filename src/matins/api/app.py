@@ -59,6 +59,27 @@ OPERATIONS: Final = (
     Operation("POST", "/assistants/count", assistants.count, of_assistants.AssistantCount, int),
     Operation("GET", "/assistants/{assistant_id}", assistants.get, None, of_assistants.Assistant),
     Operation(
+        "PATCH",
+        "/assistants/{assistant_id}",
+        assistants.update,
+        of_assistants.AssistantPatch,
+        of_assistants.Assistant,
+    ),
+    Operation(
+        "POST",
+        "/assistants/{assistant_id}/versions",
+        assistants.get_versions,
+        of_assistants.Versions,
+        list[of_assistants.Version],
+    ),
+    Operation(
+        "POST",
+        "/assistants/{assistant_id}/latest",
+        assistants.set_latest,
+        of_assistants.Latest,
+        of_assistants.Assistant,
+    ),
+    Operation(
         "DELETE",
         "/assistants/{assistant_id}",
         assistants.delete,

@@ -1,4 +1,4 @@
-"""/assistants: create, get, search, count, delete."""
+"""/assistants: create, get, search, count, update, delete, and their versions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matins.api import auth, body, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import assistants as wire
 from matins.api.wire.json import contained
-from matins.domain.assistants import Assistant
+from matins.domain.assistants import Assistant, Version
 from matins.domain.errors import AlreadyExists, AssistantNotFound, GraphNotFound
 from matins.domain.ids import AssistantId
 from matins.engine import assistants as engine
@@ -92,6 +92,63 @@ async def count(request: Request, parts: Parts) -> Response:
     scope = auth.authorize(request)
     number = await parts.pool.run(lambda conn: assistants.count(conn, wanted, scope=scope), transaction=False)
     return body.respond(number)
+
+
+async def update(request: Request, parts: Parts) -> Response:
+    """Change an assistant: a new version of it becomes the active one."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    asked = await body.read(request, wire.AssistantPatch)
+    change = engine.AssistantChange(
+        graph_id=None if asked.graph_id is msgspec.UNSET else asked.graph_id,
+        name=None if asked.name is msgspec.UNSET else asked.name,
+        description=None if asked.description is msgspec.UNSET else asked.description,
+        clears_description=asked.description is None,
+        config=None if asked.config is msgspec.UNSET else asked.config.plain(),
+        context=None if asked.context is msgspec.UNSET else asked.context,
+        metadata=asked.metadata or None,
+    )
+    made: set[int] = set()
+
+    async def work(conn: Conn) -> Assistant:
+        # After a COMMIT whose reply was lost, the version that is there is the one that we made.
+        now = await assistants.lock(conn, assistant_id, scope=scope) if made else None
+        if now is not None and now.version in made:
+            return now
+        changed = await engine.update(conn, assistant_id, change, graphs=parts.workers, scope=scope)
+        made.add(changed.version)
+        return changed
+
+    return body.respond(wire.assistant(await parts.pool.run(work)))
+
+
+async def get_versions(request: Request, parts: Parts) -> Response:
+    """List the versions of an assistant, the newest first."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    asked = await body.read(request, wire.Versions)
+
+    async def work(conn: Conn) -> list[Version]:
+        if await assistants.get(conn, assistant_id, scope=scope) is None:
+            raise AssistantNotFound(assistant_id)
+        return await assistants.versions(
+            conn,
+            assistant_id,
+            metadata=contained(asked.metadata),
+            limit=asked.limit,
+            offset=asked.offset,
+        )
+
+    found = await parts.pool.run(work, transaction=False)
+    return body.respond([wire.version(each) for each in found])
+
+
+async def set_latest(request: Request, parts: Parts) -> Response:
+    """Make a version of an assistant the active one."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    asked = await body.read(request, wire.Latest)
+    restored = await parts.pool.run(
+        lambda conn: engine.set_latest(conn, assistant_id, asked.version, scope=scope)
+    )
+    return body.respond(wire.assistant(restored))
 
 
 async def delete(request: Request, parts: Parts) -> Response:
