@@ -131,3 +131,17 @@ def test_a_version_is_a_number(api: httpx.Client, body: object) -> None:
     assert api.post(f"{place}/latest", json=body).status_code == 422
     assert api.post(f"{place}/latest", json={"version": -1}).status_code == 404
     assert api.post("/assistants/echo/latest", json={"version": 1}).status_code == 422
+
+
+def test_how_deep_a_drawing_goes_is_a_switch_or_a_number(api: httpx.Client) -> None:
+    place = f"/assistants/{ECHO}/graph"
+    plain = api.get(place)
+    assert api.get(place, params={"xray": "false"}).json() == plain.json()
+    assert list(plain.json()) == ["nodes", "edges"]
+    for xray in ("true", "True", "1", "3"):
+        assert api.get(place, params={"xray": xray}).status_code == 200
+    for xray in ("0", "-1", "abc", "1.5", "\u0663", "9" * 400):
+        answer = api.get(place, params={"xray": xray})
+        assert (answer.status_code, answer.json()["detail"]) == (422, "Invalid xray value")
+    assert api.get("/assistants/nope/graph").status_code == 404
+    assert api.get("/assistants/echo/schemas").status_code == 422

@@ -182,6 +182,37 @@ def test_a_run_goes_by_the_version_that_is_active(sdk: Sdk) -> None:
     assert [message["content"] for message in said["messages"]] == ["hi", "hi"]
 
 
+def test_a_graph_tells_its_schemas_its_subgraphs_and_how_it_is_drawn(sdk: Sdk) -> None:
+    made = sdk("assistants.create", graph_id="nested")["assistant_id"]
+    schemas = sdk("assistants.get_schemas", made)
+    assert list(schemas) == [
+        *("graph_id", "input_schema", "output_schema", "state_schema", "config_schema", "context_schema"),
+    ]
+    assert (schemas["graph_id"], schemas["state_schema"]["title"]) == ("nested", "nested_state")
+    assert "x" in schemas["input_schema"]["properties"]
+    assert (schemas["config_schema"], schemas["context_schema"]) == ({}, None)
+
+    subgraphs = sdk("assistants.get_subgraphs", made)
+    assert list(subgraphs) == ["child"]
+    assert sdk("assistants.get_subgraphs", made, namespace="child", recurse=True) == subgraphs
+    assert sdk("assistants.get_subgraphs", made, namespace="nobody") == {}
+
+    drawn = sdk("assistants.get_graph", made)
+    assert [node["id"] for node in drawn["nodes"]] == ["__start__", "outer", "child", "__end__"]
+    assert {"source": "__start__", "target": "outer"} in drawn["edges"]
+    inside = sdk("assistants.get_graph", "nested", xray=True)
+    assert "child:inner_a" in [node["id"] for node in inside["nodes"]]
+    assert sdk("assistants.get_graph", "nested", xray=1) == inside
+
+
+def test_of_an_assistant_that_is_not_there_nothing_is_told(sdk: Sdk) -> None:
+    nobody = str(uuid4())
+    for call in ("assistants.get_graph", "assistants.get_schemas", "assistants.get_subgraphs"):
+        with pytest.raises(Refused) as refused:
+            sdk(call, nobody)
+        assert refused.value.status == 404
+
+
 def test_a_deleted_assistant_is_gone(sdk: Sdk) -> None:
     gone = sdk("assistants.create", graph_id="echo")["assistant_id"]
     sdk("assistants.delete", gone)

@@ -35,6 +35,7 @@ from matins.api.wire import threads as of_threads
 
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
+_RECURSE: Final = (Parameter("recurse", bool),)
 _STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[str]))
 _DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
 _JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", list[str]))
@@ -64,6 +65,33 @@ OPERATIONS: Final = (
         assistants.update,
         of_assistants.AssistantPatch,
         of_assistants.Assistant,
+    ),
+    Operation(
+        "GET",
+        "/assistants/{assistant_id}/graph",
+        assistants.get_graph,
+        None,
+        of_assistants.Drawing,
+        query=(Parameter("xray"),),
+    ),
+    Operation(
+        "GET", "/assistants/{assistant_id}/schemas", assistants.get_schemas, None, of_assistants.GraphSchemas
+    ),
+    Operation(
+        "GET",
+        "/assistants/{assistant_id}/subgraphs",
+        assistants.get_subgraphs,
+        None,
+        dict[str, of_assistants.Schemas],
+        query=_RECURSE,
+    ),
+    Operation(
+        "GET",
+        "/assistants/{assistant_id}/subgraphs/{namespace}",
+        assistants.get_subgraphs_of,
+        None,
+        dict[str, of_assistants.Schemas],
+        query=_RECURSE,
     ),
     Operation(
         "POST",

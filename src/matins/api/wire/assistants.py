@@ -139,3 +139,26 @@ class AssistantSearch(AssistantCount, kw_only=True):
             "version",
         ]
     ] = []
+
+
+class Drawing(msgspec.Struct, kw_only=True):
+    """A graph as nodes and edges. Source: LangChain's drawing of a graph as JSON."""
+
+    nodes: list[Json]
+    edges: list[Json]
+
+
+class Schemas(msgspec.Struct, kw_only=True):
+    """JSON Schemas of a graph; null where there is none, or none can be written."""
+
+    input_schema: Json | None
+    output_schema: Json | None
+    state_schema: Json | None
+    config_schema: Json | None
+    context_schema: Json | None
+
+
+class GraphSchemas(Schemas, kw_only=True):
+    """The schemas of an assistant's graph."""
+
+    graph_id: str
