@@ -89,3 +89,59 @@ def test_a_search_for_an_unknown_graph_names_the_known_ones(api: httpx.Client) -
 def test_names_of_graphs_are_no_ids_in_paths(api: httpx.Client) -> None:
     response = api.get("/assistants/echo")
     assert (response.status_code, response.json()["detail"]) == (422, "Invalid assistant ID: must be a UUID")
+
+
+def test_a_change_of_nothing_is_a_version_too_and_null_takes_a_description_away(api: httpx.Client) -> None:
+    made = api.post("/assistants", json={"graph_id": "echo", "description": "d", "context": {"a": 1}}).json()
+    place = f"/assistants/{made['assistant_id']}"
+    same = api.patch(place, json={}).json()
+    assert same == {**made, "version": 2, "updated_at": same["updated_at"]}
+    assert api.patch(place, json={"unknown": 1}).json()["version"] == 3
+    assert api.patch(place, json={"description": None}).json()["description"] is None
+    assert api.patch(place, json={"context": {}}).json()["config"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"graph_id": 5}, 422),
+        ({"graph_id": ""}, 404),
+        ({"name": None}, 422),
+        ({"metadata": []}, 422),
+        ({"config": {"recursion_limit": 0}}, 422),
+        ({"config": {"configurable": {"a": 1}}, "context": {"b": 1}}, 400),
+        ([1], 422),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_refused_and_makes_no_version(
+    api: httpx.Client, change: object, status: int
+) -> None:
+    place = f"/assistants/{api.post('/assistants', json={'graph_id': 'echo'}).json()['assistant_id']}"
+    response = api.patch(place, json=change)
+    assert response.status_code == status
+    assert isinstance(response.json()["detail"], str)
+    assert len(api.post(f"{place}/versions", json={}).json()) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"version": "1"}, {"version": None}, {"version": 2**40}, {"version": 1.5}]
+)
+def test_a_version_is_a_number(api: httpx.Client, body: object) -> None:
+    place = f"/assistants/{api.post('/assistants', json={'graph_id': 'echo'}).json()['assistant_id']}"
+    assert api.post(f"{place}/latest", json=body).status_code == 422
+    assert api.post(f"{place}/latest", json={"version": -1}).status_code == 404
+    assert api.post("/assistants/echo/latest", json={"version": 1}).status_code == 422
+
+
+def test_how_deep_a_drawing_goes_is_a_switch_or_a_number(api: httpx.Client) -> None:
+    place = f"/assistants/{ECHO}/graph"
+    plain = api.get(place)
+    assert api.get(place, params={"xray": "false"}).json() == plain.json()
+    assert list(plain.json()) == ["nodes", "edges"]
+    for xray in ("true", "True", "1", "3"):
+        assert api.get(place, params={"xray": xray}).status_code == 200
+    for xray in ("0", "-1", "abc", "1.5", "\u0663", "9" * 400):
+        answer = api.get(place, params={"xray": xray})
+        assert (answer.status_code, answer.json()["detail"]) == (422, "Invalid xray value")
+    assert api.get("/assistants/nope/graph").status_code == 404
+    assert api.get("/assistants/echo/schemas").status_code == 422

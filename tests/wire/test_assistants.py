@@ -114,6 +114,105 @@ def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
         assert page.headers["x-pagination-total"] == "3"
 
 
+def test_each_change_is_a_version_that_can_be_the_active_one_again(sdk: Sdk) -> None:
+    made = sdk(
+        "assistants.create",
+        graph_id="echo",
+        name="first",
+        description="Says it again.",
+        metadata={"team": "a"},
+        context={"tone": "kind"},
+    )
+    place = made["assistant_id"]
+    changed = sdk(
+        "assistants.update",
+        place,
+        graph_id="ask",
+        name="second",
+        metadata={"size": 3},
+        config={"tags": ["t"], "configurable": {"tone": "dry"}},
+    )
+    assert (changed["version"], changed["graph_id"], changed["name"]) == (2, "ask", "second")
+    assert changed["description"] == "Says it again."
+    assert changed["metadata"] == {"team": "a", "size": 3}
+    assert (changed["config"], changed["context"]) == (
+        {"tags": ["t"], "configurable": {"tone": "dry"}},
+        {"tone": "dry"},
+    )
+    assert changed["updated_at"] > made["updated_at"]
+    assert sdk("assistants.get", place) == changed
+
+    versions = sdk("assistants.get_versions", place)
+    assert [each["version"] for each in versions] == [2, 1]
+    assert list(versions[0]) == [key for key in changed if key != "updated_at"]
+    assert {**versions[1], "updated_at": made["updated_at"]} == made
+    assert sdk("assistants.get_versions", place, metadata={"size": 3}) == versions[:1]
+    assert sdk("assistants.get_versions", place, limit=1, offset=1) == versions[1:]
+
+    restored = sdk("assistants.set_latest", place, 1)
+    assert {**restored, "updated_at": made["updated_at"]} == made
+    third = sdk("assistants.update", place, context={"tone": "sad"})
+    assert (third["version"], third["graph_id"], third["context"]) == (3, "echo", {"tone": "sad"})
+    assert third["config"] == {"configurable": {"tone": "sad"}}
+
+
+def test_a_version_or_an_assistant_that_is_not_there_is_not_found(sdk: Sdk) -> None:
+    place, nobody = sdk("assistants.create", graph_id="echo")["assistant_id"], str(uuid4())
+    for call, *args in (
+        ("assistants.set_latest", place, 99),
+        ("assistants.set_latest", nobody, 1),
+        ("assistants.update", nobody),
+        ("assistants.get_versions", nobody),
+    ):
+        with pytest.raises(Refused, match="not found") as refused:
+            sdk(call, *args)
+        assert refused.value.status == 404
+    with pytest.raises(Refused, match="Graph 'nope' not found") as refused:
+        sdk("assistants.update", place, graph_id="nope")
+    assert refused.value.status == 404
+    assert len(sdk("assistants.get_versions", place)) == 1
+
+
+def test_a_run_goes_by_the_version_that_is_active(sdk: Sdk) -> None:
+    place = sdk("assistants.create", graph_id="echo")["assistant_id"]
+    sdk("assistants.update", place, graph_id="events")
+    assert sdk("runs.wait", None, place, input={"n": 1}) == {"n": 1, "written": 1}
+    sdk("assistants.set_latest", place, 1)
+    said = sdk("runs.wait", None, place, input={"messages": [{"role": "user", "content": "hi"}]})
+    assert [message["content"] for message in said["messages"]] == ["hi", "hi"]
+
+
+def test_a_graph_tells_its_schemas_its_subgraphs_and_how_it_is_drawn(sdk: Sdk) -> None:
+    made = sdk("assistants.create", graph_id="nested")["assistant_id"]
+    schemas = sdk("assistants.get_schemas", made)
+    assert list(schemas) == [
+        *("graph_id", "input_schema", "output_schema", "state_schema", "config_schema", "context_schema"),
+    ]
+    assert (schemas["graph_id"], schemas["state_schema"]["title"]) == ("nested", "nested_state")
+    assert "x" in schemas["input_schema"]["properties"]
+    assert (schemas["config_schema"], schemas["context_schema"]) == ({}, None)
+
+    subgraphs = sdk("assistants.get_subgraphs", made)
+    assert list(subgraphs) == ["child"]
+    assert sdk("assistants.get_subgraphs", made, namespace="child", recurse=True) == subgraphs
+    assert sdk("assistants.get_subgraphs", made, namespace="nobody") == {}
+
+    drawn = sdk("assistants.get_graph", made)
+    assert [node["id"] for node in drawn["nodes"]] == ["__start__", "outer", "child", "__end__"]
+    assert {"source": "__start__", "target": "outer"} in drawn["edges"]
+    inside = sdk("assistants.get_graph", "nested", xray=True)
+    assert "child:inner_a" in [node["id"] for node in inside["nodes"]]
+    assert sdk("assistants.get_graph", "nested", xray=1) == inside
+
+
+def test_of_an_assistant_that_is_not_there_nothing_is_told(sdk: Sdk) -> None:
+    nobody = str(uuid4())
+    for call in ("assistants.get_graph", "assistants.get_schemas", "assistants.get_subgraphs"):
+        with pytest.raises(Refused) as refused:
+            sdk(call, nobody)
+        assert refused.value.status == 404
+
+
 def test_a_deleted_assistant_is_gone(sdk: Sdk) -> None:
     gone = sdk("assistants.create", graph_id="echo")["assistant_id"]
     sdk("assistants.delete", gone)

@@ -35,6 +35,7 @@ from matins.api.wire import threads as of_threads
 
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
+_RECURSE: Final = (Parameter("recurse", bool),)
 _STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[str]))
 _DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
 _JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", list[str]))
@@ -58,6 +59,54 @@ OPERATIONS: Final = (
     ),
     Operation("POST", "/assistants/count", assistants.count, of_assistants.AssistantCount, int),
     Operation("GET", "/assistants/{assistant_id}", assistants.get, None, of_assistants.Assistant),
+    Operation(
+        "PATCH",
+        "/assistants/{assistant_id}",
+        assistants.update,
+        of_assistants.AssistantPatch,
+        of_assistants.Assistant,
+    ),
+    Operation(
+        "GET",
+        "/assistants/{assistant_id}/graph",
+        assistants.get_graph,
+        None,
+        of_assistants.Drawing,
+        query=(Parameter("xray"),),
+    ),
+    Operation(
+        "GET", "/assistants/{assistant_id}/schemas", assistants.get_schemas, None, of_assistants.GraphSchemas
+    ),
+    Operation(
+        "GET",
+        "/assistants/{assistant_id}/subgraphs",
+        assistants.get_subgraphs,
+        None,
+        dict[str, of_assistants.Schemas],
+        query=_RECURSE,
+    ),
+    Operation(
+        "GET",
+        "/assistants/{assistant_id}/subgraphs/{namespace}",
+        assistants.get_subgraphs_of,
+        None,
+        dict[str, of_assistants.Schemas],
+        query=_RECURSE,
+    ),
+    Operation(
+        "POST",
+        "/assistants/{assistant_id}/versions",
+        assistants.get_versions,
+        of_assistants.Versions,
+        list[of_assistants.Version],
+    ),
+    Operation(
+        "POST",
+        "/assistants/{assistant_id}/latest",
+        assistants.set_latest,
+        of_assistants.Latest,
+        of_assistants.Assistant,
+    ),
     Operation(
         "DELETE",
         "/assistants/{assistant_id}",

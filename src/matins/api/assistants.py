@@ -1,7 +1,8 @@
-"""/assistants: create, get, search, count, delete."""
+"""/assistants: create, get, search, count, update, delete, and their versions."""
 
 from __future__ import annotations
 
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -12,12 +13,17 @@ from matins.api import auth, body, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import assistants as wire
 from matins.api.wire.json import contained
-from matins.domain.assistants import Assistant
-from matins.domain.errors import AlreadyExists, AssistantNotFound, GraphNotFound
+from matins.domain.assistants import Assistant, Version
+from matins.domain.errors import AlreadyExists, AssistantNotFound, GraphNotFound, Invalid, NotFound
 from matins.domain.ids import AssistantId
 from matins.engine import assistants as engine
 from matins.storage import assistants, threads
 from matins.storage.pool import Conn
+
+CALL_SECONDS: Final = 60
+"""How long the desk may take: a graph's factory may be slow."""
+
+_DEEPEST: Final = 1000  # no graph is; the recursion that draws it must end
 
 
 async def create(request: Request, parts: Parts) -> Response:
@@ -54,13 +60,7 @@ async def create(request: Request, parts: Parts) -> Response:
 
 async def get(request: Request, parts: Parts) -> Response:
     """Get an assistant."""
-    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
-    found = await parts.pool.run(
-        lambda conn: assistants.get(conn, assistant_id, scope=scope), transaction=False
-    )
-    if found is None:
-        raise AssistantNotFound(assistant_id)
-    return body.respond(wire.assistant(found))
+    return body.respond(wire.assistant(await _existing(request, parts)))
 
 
 async def search(request: Request, parts: Parts) -> Response:
@@ -92,6 +92,120 @@ async def count(request: Request, parts: Parts) -> Response:
     scope = auth.authorize(request)
     number = await parts.pool.run(lambda conn: assistants.count(conn, wanted, scope=scope), transaction=False)
     return body.respond(number)
+
+
+async def update(request: Request, parts: Parts) -> Response:
+    """Change an assistant: a new version of it becomes the active one."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    asked = await body.read(request, wire.AssistantPatch)
+    change = engine.AssistantChange(
+        graph_id=None if asked.graph_id is msgspec.UNSET else asked.graph_id,
+        name=None if asked.name is msgspec.UNSET else asked.name,
+        description=None if asked.description is msgspec.UNSET else asked.description,
+        clears_description=asked.description is None,
+        config=None if asked.config is msgspec.UNSET else asked.config.plain(),
+        context=None if asked.context is msgspec.UNSET else asked.context,
+        metadata=asked.metadata or None,
+    )
+    made: set[int] = set()
+
+    async def work(conn: Conn) -> Assistant:
+        # After a COMMIT whose reply was lost, the version that is there is the one that we made.
+        now = await assistants.lock(conn, assistant_id, scope=scope) if made else None
+        if now is not None and now.version in made:
+            return now
+        changed = await engine.update(conn, assistant_id, change, graphs=parts.workers, scope=scope)
+        made.add(changed.version)
+        return changed
+
+    return body.respond(wire.assistant(await parts.pool.run(work)))
+
+
+async def get_versions(request: Request, parts: Parts) -> Response:
+    """List the versions of an assistant, the newest first."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    asked = await body.read(request, wire.Versions)
+
+    async def work(conn: Conn) -> list[Version]:
+        if await assistants.get(conn, assistant_id, scope=scope) is None:
+            raise AssistantNotFound(assistant_id)
+        return await assistants.versions(
+            conn,
+            assistant_id,
+            metadata=contained(asked.metadata),
+            limit=asked.limit,
+            offset=asked.offset,
+        )
+
+    found = await parts.pool.run(work, transaction=False)
+    return body.respond([wire.version(each) for each in found])
+
+
+async def get_graph(request: Request, parts: Parts) -> Response:
+    """Draw the graph of an assistant, which may be named by its graph; with `xray`, its subgraphs too."""
+    scope, named = auth.authorize(request), request.path_params["assistant_id"]
+    asked = request.query_params.get("xray", "").lower()
+    if asked in ("", "true", "false"):
+        xray: int = asked == "true"
+    elif asked.isdecimal() and asked.isascii() and 0 < int(asked) < _DEEPEST:
+        xray = int(asked)
+    else:
+        raise Invalid("Invalid xray value")
+    try:
+        found = await parts.pool.run(
+            lambda conn: engine.resolve(conn, named, graphs=parts.workers, scope=scope)
+        )
+    except (Invalid, NotFound):
+        raise NotFound from None
+    return await _ask(parts, "graph", found, xray=xray)
+
+
+async def get_schemas(request: Request, parts: Parts) -> Response:
+    """Get the schemas of an assistant's graph: of its input, output, state, configuration and context."""
+    return await _ask(parts, "schemas", await _existing(request, parts))
+
+
+async def get_subgraphs(request: Request, parts: Parts) -> Response:
+    """Get the schemas of an assistant's subgraphs, by node; with `recurse`, also of those inside them."""
+    recurse = request.query_params.get("recurse", "").lower() in ("1", "true")
+    return await _ask(parts, "subgraphs", await _existing(request, parts), recurse=recurse)
+
+
+async def get_subgraphs_of(request: Request, parts: Parts) -> Response:
+    """Get the schemas of one subgraph of an assistant, by the nodes that lead to it."""
+    recurse = request.query_params.get("recurse", "").lower() in ("1", "true")
+    namespace = request.path_params["namespace"]
+    found = await _existing(request, parts)
+    return await _ask(parts, "subgraphs", found, recurse=recurse, namespace=namespace)
+
+
+async def _existing(request: Request, parts: Parts) -> Assistant:
+    """Give the assistant that the path names. Raises: AssistantNotFound."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    found = await parts.pool.run(
+        lambda conn: assistants.get(conn, assistant_id, scope=scope), transaction=False
+    )
+    if found is None:
+        raise AssistantNotFound(assistant_id)
+    return found
+
+
+async def _ask(parts: Parts, method: str, assistant: Assistant, **params: object) -> Response:
+    """Ask the desk about the graph of an assistant."""
+    asked = {"graph_id": assistant.graph_id, "config": msgspec.Raw(assistant.config), **params}
+    return body.respond_raw(
+        await parts.workers.call(method, msgspec.json.encode(asked), timeout_s=CALL_SECONDS)
+    )
+
+
+async def set_latest(request: Request, parts: Parts) -> Response:
+    """Make a version of an assistant the active one."""
+    assistant_id, scope = query.assistant_id(request), auth.authorize(request)
+    asked = await body.read(request, wire.Latest)
+    restored = await parts.pool.run(
+        lambda conn: engine.set_latest(conn, assistant_id, asked.version, scope=scope)
+    )
+    return body.respond(wire.assistant(restored))
 
 
 async def delete(request: Request, parts: Parts) -> Response:

@@ -8,9 +8,9 @@ from datetime import datetime
 from matins.domain.ids import AssistantId
 
 
-@dataclass(frozen=True, slots=True)
-class Assistant:
-    """An assistant as stored. `config`, `context` and `metadata` are encoded JSON."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """What an assistant was at some time. `config`, `context` and `metadata` are encoded JSON."""
 
     assistant_id: AssistantId
     graph_id: str
@@ -21,4 +21,10 @@ class Assistant:
     metadata: bytes
     version: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assistant(Version):
+    """An assistant as stored: what its active version says, and when it was changed last."""
+
     updated_at: datetime

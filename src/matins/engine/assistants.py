@@ -1,9 +1,9 @@
-"""Assistants: create, delete, and find the one that a run or a cron names."""
+"""Assistants: create, update, delete, and find the one that a run or a cron names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 from uuid import UUID, uuid4
@@ -49,6 +49,19 @@ class AssistantRequest:
     if_exists: str = "raise"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssistantChange:
+    """What a client wants changed. None leaves a part as it is; `clears_description` takes the description away."""
+
+    graph_id: str | None = None
+    name: str | None = None
+    description: str | None = None
+    clears_description: bool = False
+    config: Mapping[str, object] | None = None
+    context: Mapping[str, object] | None = None
+    metadata: Mapping[str, object] | None = None
+
+
 def known(graphs: Graphs) -> dict[str, GraphFacts]:
     """Give the graphs that are served, by id."""
     return decode_graphs(graphs.graphs)
@@ -87,6 +100,61 @@ async def create(conn: Conn, request: AssistantRequest, *, graphs: Graphs, scope
         message = f"Assistant {new.assistant_id} already exists"
         raise AlreadyExists(message)
     return existing
+
+
+async def update(
+    conn: Conn, assistant_id: AssistantId, change: AssistantChange, *, graphs: Graphs, scope: Scope
+) -> Assistant:
+    """Make a new version of an assistant and let it be the active one. Must be in a transaction.
+
+    A change of nothing makes one too. `metadata` is merged key by key, `config` and `context` are replaced; each of
+    these mirrors the other where that is not given.
+    Raises: AssistantNotFound; GraphNotFound; BadRequest when both configurable and context are given.
+    """
+    now = await assistants.lock(conn, assistant_id, scope=scope)
+    if now is None:
+        raise AssistantNotFound(assistant_id)
+    served = known(graphs)
+    if change.graph_id is not None and change.graph_id not in served:
+        raise GraphNotFound(change.graph_id, list(served))
+    config, context = change.config, change.context
+    if config is None and context is None:
+        config_json, context_json = now.config, now.context
+    else:
+        refuse_both(config or {}, context or {})
+        if config is None:
+            config = msgspec.json.decode(now.config, type=dict[str, object])
+            config = {key: value for key, value in config.items() if key != "configurable"}
+        config, context = mirrored(config, context or {})
+        config_json, context_json = msgspec.json.encode(config), msgspec.json.encode(context)
+    description = None if change.clears_description else now.description
+    metadata = msgspec.json.decode(now.metadata, type=dict[str, object])
+    return await assistants.update(
+        conn,
+        replace(
+            now,
+            graph_id=now.graph_id if change.graph_id is None else change.graph_id,
+            name=now.name if change.name is None else change.name,
+            description=description if change.description is None else change.description,
+            config=config_json,
+            context=context_json,
+            metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
+        ),
+    )
+
+
+async def set_latest(conn: Conn, assistant_id: AssistantId, version: int, *, scope: Scope) -> Assistant:
+    """Make a version of an assistant the active one, in every field. Must be in a transaction.
+
+    Raises: AssistantNotFound; NotFound when there is no such version.
+    """
+    if await assistants.lock(conn, assistant_id, scope=scope) is None:
+        raise AssistantNotFound(assistant_id)
+    restored = await assistants.restore(conn, assistant_id, version)
+    if restored is None:
+        message = f"Version {version} not found for assistant {assistant_id}"
+        raise NotFound(message)
+    return restored
 
 
 async def delete(conn: Conn, assistant_id: AssistantId, *, scope: Scope) -> None:

@@ -6,9 +6,7 @@ empty one. Whether the thread exists and who may see it is settled before a call
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -23,14 +21,13 @@ from matins.domain.threads import resting_status
 from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import clients_own
 from matins.graphs.invoke import has_next, interrupts_of
-from matins.graphs.registry import Access, Graph, Registry
+from matins.graphs.lending import RAISED, opened
+from matins.graphs.registry import Registry
 from matins.graphs.serde import encode
 from matins.storage import checkpoints, runs, thread_state, threads
 from matins.storage.pool import Conn, Pool
 
 Json = dict[str, Any]
-_USERS: Final = (Exception, SystemExit, KeyboardInterrupt)
-"""What user code may raise; nothing of it may end the worker."""
 
 
 class _Asked(msgspec.Struct, kw_only=True):
@@ -81,30 +78,10 @@ async def answer(method: str, params: bytes, *, registry: Registry, pool: Pool) 
             raise BadRequest(f"Unknown call: {method}")
 
 
-@asynccontextmanager
-async def _opened(
-    registry: Registry, graph_id: str, config: RunnableConfig, saver: Saver, *, access: Access
-) -> AsyncIterator[Graph]:
-    """Lend a graph.
-
-    Raises: GraphNotFound; BadRequest for a factory that fails.
-    """
-    async with AsyncExitStack() as stack:
-        opening = registry.open(graph_id, config, checkpointer=saver, access=access)
-        try:
-            graph = await stack.enter_async_context(opening)
-        except Error:
-            raise
-        except _USERS as raised:  # a wall: the factory's code
-            text = f"Graph '{graph_id}' could not be made: {type(raised).__name__}: {raised}"
-            raise BadRequest(text) from raised
-        yield graph
-
-
 async def _state(asked: _Asked, registry: Registry, pool: Pool) -> Json:
     config = asked.place()
     saver = Saver.reading(pool, allowed=registry.allowed)
-    async with _opened(registry, asked.graph_id, config, saver, access="threads.read") as graph:
+    async with opened(registry, asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
         return thread_state_of(await graph.aget_state(config, subgraphs=asked.subgraphs))
 
 
@@ -112,7 +89,7 @@ async def _history(asked: _Asked, registry: Registry, pool: Pool) -> list[Json]:
     config = asked.place()
     config["configurable"].pop("checkpoint_id", None)
     saver = Saver.reading(pool, allowed=registry.allowed)
-    async with _opened(registry, asked.graph_id, config, saver, access="threads.read") as graph:
+    async with opened(registry, asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
         history = graph.aget_state_history(
             config, filter=asked.metadata, before=_before(asked.before), limit=asked.limit
         )
@@ -162,14 +139,14 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
     config["configurable"].setdefault("checkpoint_ns", "")
     config["metadata"] = {"graph_id": asked.graph_id}
     saver = Saver.for_thread(conn, allowed=registry.allowed)
-    async with _opened(registry, asked.graph_id, config, saver, access="threads.update") as graph:
+    async with opened(registry, asked.graph_id, config, checkpointer=saver, access="threads.update") as graph:
         try:
             written = await graph.aupdate_state(config, asked.values, as_node=asked.as_node)
         except Error:
             raise
         except InvalidUpdateError as refused:
             raise BadRequest(str(refused)) from refused
-        except _USERS as raised:
+        except RAISED as raised:
             # The values went through the user's reducers and writers; what these refuse is the caller's
             # mistake.
             raise BadRequest(f"The update was refused: {type(raised).__name__}: {raised}") from raised

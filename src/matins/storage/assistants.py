@@ -1,11 +1,11 @@
-"""Assistants: insert, get, search, count, delete."""
+"""Assistants and their versions: insert, get, search, count, update, restore, list, delete."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from matins.domain.access import Scope
-from matins.domain.assistants import Assistant
+from matins.domain.assistants import Assistant, Version
 from matins.domain.ids import AssistantId
 from matins.storage import order, rows, sql
 from matins.storage.pool import Conn
@@ -63,6 +63,44 @@ async def get(conn: Conn, assistant_id: AssistantId, *, scope: Scope) -> Assista
     """Give the assistant, if the scope may see it; system assistants are everyone's to see."""
     row = await conn.fetchrow(sql.load("assistants")["get_assistant"].text, assistant_id, scope.owner)
     return rows.assistant(row) if row else None
+
+
+async def lock(conn: Conn, assistant_id: AssistantId, *, scope: Scope) -> Assistant | None:
+    """Hold the assistant's row to the end of the transaction and give it as it is now."""
+    row = await conn.fetchrow(sql.load("assistants")["lock_assistant"].text, assistant_id, scope.owner)
+    return rows.assistant(row) if row else None
+
+
+async def update(conn: Conn, assistant: Assistant) -> Assistant:
+    """Write an edited assistant as a new version and give it. The caller holds its row."""
+    row = await conn.fetchrow(
+        sql.load("assistants")["update_assistant"].text,
+        assistant.assistant_id,
+        assistant.graph_id,
+        assistant.name,
+        assistant.description,
+        assistant.config,
+        assistant.context,
+        assistant.metadata,
+    )
+    assert row is not None  # noqa: S101 - the caller holds the row
+    return rows.assistant(row)
+
+
+async def restore(conn: Conn, assistant_id: AssistantId, version: int) -> Assistant | None:
+    """Make a version the active one, in every field; None when there is none. The caller holds the row."""
+    row = await conn.fetchrow(sql.load("assistants")["restore_assistant"].text, assistant_id, version)
+    return rows.assistant(row) if row else None
+
+
+async def versions(
+    conn: Conn, assistant_id: AssistantId, *, metadata: bytes | None, limit: int, offset: int
+) -> list[Version]:
+    """Give versions whose metadata contains that, the newest first. Whose they are is settled before."""
+    found = await conn.fetch(
+        sql.load("assistants")["list_assistant_versions"].text, assistant_id, metadata, limit, offset
+    )
+    return [rows.version(row) for row in found]
 
 
 async def search(

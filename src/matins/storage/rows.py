@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncpg import Record
 
-from matins.domain.assistants import Assistant
+from matins.domain.assistants import Assistant, Version
 from matins.domain.crons import Cron
 from matins.domain.runs import Run, RunStatus, StopReason
 from matins.domain.threads import Thread, ThreadStatus
@@ -23,6 +23,21 @@ def assistant(row: Record) -> Assistant:
         version=row["version"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+    )
+
+
+def version(row: Record) -> Version:
+    """Give the version of a row of matins.assistant_version."""
+    return Version(
+        assistant_id=row["assistant_id"],
+        graph_id=row["graph_id"],
+        name=row["name"],
+        description=row["description"],
+        config=row["config"],
+        context=row["context"],
+        metadata=row["metadata"],
+        version=row["version"],
+        created_at=row["created_at"],
     )
 
 

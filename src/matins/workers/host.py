@@ -25,7 +25,7 @@ import anyio
 import msgspec
 
 from matins import telemetry
-from matins.graphs import invoke, state
+from matins.graphs import calls, invoke
 from matins.graphs.containment import contain
 from matins.graphs.registry import GraphFailed, Registry
 from matins.manifest import ManifestError, read
@@ -90,7 +90,7 @@ class Worker:
             lanes = Lanes(
                 execute=partial(_execute, registry=registry, pool=pool),
                 stopping=invoke.Stopping,
-                answer=partial(state.answer, registry=registry, pool=pool),
+                answer=partial(calls.answer, registry=registry, pool=pool),
                 beat=watchdog.turned,
             )
             link.post(Ready(msgspec.json.encode(registry.describe())))
