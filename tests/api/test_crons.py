@@ -118,7 +118,7 @@ def test_crons_are_searched_and_counted(api: httpx.Client, thread_id: str) -> No
         ({"end_time": "bogus"}, 422),
         ({"end_time": "2001-01-01T00:00:00+00:00"}, 422),
         ({"end_time": None}, 422),
-        ({"assistant_id": "nope"}, 404),
+        ({"assistant_id": "nope"}, 422),
         ({"assistant_id": str(uuid4())}, 404),
         ({"multitask_strategy": "zzz"}, 422),
         ({"config": {"recursion_limit": 0}}, 422),

@@ -195,7 +195,7 @@ def test_an_end_before_the_first_slot_leaves_nothing_to_fire(sdk: Sdk, thread: s
         ({"assistant_id": "echo"}, 422, "schedule"),
         ({"schedule": DAILY}, 422, "assistant_id"),
         ({}, 422, "required"),
-        ({"assistant_id": "nope", "schedule": DAILY}, 404, "Assistant 'nope' not found"),
+        ({"assistant_id": "nope", "schedule": DAILY}, 422, "nope"),
         ({"assistant_id": "5b2b5b2b-0000-4000-8000-000000000000", "schedule": DAILY}, 404, "not found"),
         ({"assistant_id": "echo", "schedule": "bogus"}, 422, "Invalid cron schedule: 'bogus'"),
         ({"assistant_id": "echo", "schedule": ""}, 422, "Invalid cron schedule"),

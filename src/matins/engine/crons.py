@@ -68,11 +68,7 @@ async def create(
     Its first slot is the first instant of its schedule after now: creating never fires.
     Raises: Invalid, InvalidSchedule, NotFound.
     """
-    try:
-        assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
-    except (Invalid, NotFound):
-        message = f"Assistant '{request.assistant_id}' not found"
-        raise NotFound(message) from None
+    assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
     if thread_id is not None and await threads.lock(conn, thread_id, scope=scope) is None:
         message = (
             f"Thread with ID '{thread_id}' not found. Please verify the ID is correct and the thread hasn't been "
