@@ -8,7 +8,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.wire.sdks import Refused, Sdk
+from tests.wire.sdks import KINDS, Refused, Sdk
 
 SAID = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -49,6 +49,83 @@ def test_a_thread_takes_a_graph_and_a_time_to_live(
     )
     assert (strategy, minutes) == ("delete", 60)
     assert abs(lives - timedelta(minutes=60)) < timedelta(minutes=1)
+
+
+def test_a_copy_has_the_state_and_the_history_and_goes_its_own_way(sdk: Sdk) -> None:
+    source = sdk("threads.create", metadata={"who": "me"})["thread_id"]
+    sdk("runs.wait", source, "echo", input=SAID)
+    original = sdk("threads.get", source)
+    copied = sdk("threads.copy", source)
+    target = copied["thread_id"]
+    assert target != source
+    times = {key: copied[key] for key in ("thread_id", "created_at", "updated_at", "state_updated_at")}
+    assert copied == {**original, **times}
+    assert sdk("threads.get", target) == copied
+    histories = [sdk("threads.get_history", thread) for thread in (source, target)]
+    assert [len(history) for history in histories] == [len(histories[0])] * 2
+    assert [state["checkpoint_id"] for state in histories[0]] == [
+        state["checkpoint_id"] for state in histories[1]
+    ]
+    assert histories[1][0]["checkpoint"]["thread_id"] == target
+    assert sdk("runs.list", target) == []
+    assert len(sdk("runs.wait", target, "echo", input=SAID)["messages"]) == 4
+    assert sdk("threads.get", source) == original
+
+
+def test_a_copy_of_a_thread_that_asked_something_can_be_answered(sdk: Sdk) -> None:
+    source = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", source, "ask", input={"question": "name?"})
+    copied = sdk("threads.copy", source)
+    assert (copied["status"], next(iter(copied["interrupts"].values()))[0]["value"]) == (
+        "interrupted",
+        {"q": "name?"},
+    )
+    sdk("runs.wait", copied["thread_id"], "ask", command={"resume": "Ada"})
+    assert sdk("threads.get", copied["thread_id"])["status"] == "idle"
+    assert sdk("threads.get", source)["status"] == "interrupted"
+
+
+def test_a_busy_thread_is_copied_as_it_is_at_rest(http: httpx.Client) -> None:
+    source = http.post("/threads", json={}).json()["thread_id"]
+    slow = {"assistant_id": "slow", "input": {"delay": 600}}
+    run = http.post(f"/threads/{source}/runs", json=slow).json()["run_id"]
+    copied = http.post(f"/threads/{source}/copy").json()
+    assert (copied["status"], copied["values"]) == ("idle", None)
+    http.post(f"/threads/{source}/runs/{run}/cancel?wait=1").raise_for_status()
+    for wrong, status in ((uuid4(), 404), ("abc", 422)):
+        answer = http.post(f"/threads/{wrong}/copy")
+        assert (answer.status_code, list(answer.json())) == (status, ["detail", "code"])
+
+
+@pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
+def test_pruned_threads_keep_their_latest_state_or_nothing(sdk: Sdk) -> None:
+    kept, gone = (sdk("threads.create")["thread_id"] for _ in range(2))
+    for thread in (kept, gone):
+        sdk("runs.wait", thread, "echo", input=SAID)
+    state = sdk("threads.get_state", kept)
+    ids = [kept, str(uuid4())]
+    assert sdk("threads.prune", ids, strategy="keep_latest") == {"pruned_count": 1}
+    assert [each["checkpoint_id"] for each in sdk("threads.get_history", kept)] == [state["checkpoint_id"]]
+    assert sdk("threads.get_state", kept)["values"] == state["values"]
+    assert len(sdk("runs.wait", kept, "echo", input=SAID)["messages"]) == 4
+    assert sdk("threads.prune", [gone, str(uuid4())]) == {"pruned_count": 1}
+    with pytest.raises(Refused) as refused:
+        sdk("threads.get", gone)
+    assert refused.value.status == 404
+
+
+def test_of_threads_that_cannot_all_be_pruned_none_is(http: httpx.Client) -> None:
+    idle, busy = (http.post("/threads", json={}).json()["thread_id"] for _ in range(2))
+    http.post(f"/threads/{idle}/runs/wait", json={"assistant_id": "echo", "input": SAID}).raise_for_status()
+    history = http.post(f"/threads/{idle}/history", json={"limit": 10}).json()
+    slow = {"assistant_id": "slow", "input": {"delay": 600}}
+    run = http.post(f"/threads/{busy}/runs", json=slow).json()["run_id"]
+    asked = {"thread_ids": [idle, busy], "strategy": "keep_latest"}
+    assert http.post("/threads/prune", json=asked).status_code == 409
+    assert http.post(f"/threads/{idle}/history", json={"limit": 10}).json() == history
+    for wrong in ({}, {"thread_ids": ["abc"]}, {"thread_ids": [], "strategy": "zzz"}, {"thread_ids": None}):
+        assert http.post("/threads/prune", json=wrong).status_code == 422
+    http.post(f"/threads/{busy}/runs/{run}/cancel?wait=1").raise_for_status()
 
 
 def test_metadata_is_merged_key_by_key(sdk: Sdk) -> None:

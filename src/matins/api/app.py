@@ -117,6 +117,8 @@ OPERATIONS: Final = (
     Operation("POST", "/threads", threads.create, of_threads.ThreadCreate, of_threads.Thread),
     Operation("POST", "/threads/search", threads.search, of_threads.ThreadSearch, list[of_threads.Thread]),
     Operation("POST", "/threads/count", threads.count, of_threads.ThreadCount, int),
+    Operation("POST", "/threads/prune", threads.prune, of_threads.ThreadsPrune, of_threads.ThreadsPruned),
+    Operation("POST", "/threads/{thread_id}/copy", threads.copy, None, of_threads.Thread),
     Operation("GET", "/threads/{thread_id}", threads.get, None, of_threads.Thread),
     Operation(
         "PATCH",

@@ -1,4 +1,4 @@
-"""/threads: create, get, search, count, update, delete."""
+"""/threads: create, get, search, count, update, copy, prune, delete."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from matins.domain.access import Scope
 from matins.domain.errors import AlreadyExists, BadRequest, Invalid, ThreadNotFound
 from matins.domain.ids import ThreadId, uuid7
 from matins.domain.threads import Thread
+from matins.engine import threads as engine
 from matins.storage import threads
 from matins.storage.pool import Conn
 
@@ -126,6 +127,37 @@ async def delete(request: Request, parts: Parts) -> Response:
     if not await parts.pool.run(work):
         raise ThreadNotFound(thread_id)
     return body.nothing()
+
+
+async def copy(request: Request, parts: Parts) -> Response:
+    """Copy a thread with its state and its history; runs and crons stay with the original."""
+    source, scope = query.thread_id(request), auth.authorize(request)
+    target = ThreadId(uuid7())
+
+    async def work(conn: Conn) -> Thread:
+        copied = await threads.copy(conn, source, target=target, scope=scope)
+        # After a COMMIT whose reply was lost, the copy that is there is the one that we made.
+        copied = copied or await threads.get(conn, target, scope=scope)
+        if copied is None:
+            raise ThreadNotFound(source)
+        return copied
+
+    return body.respond(wire.thread(await parts.pool.run(work)))
+
+
+async def prune(request: Request, parts: Parts) -> Response:
+    """Delete threads, or all their checkpoints but the newest. Threads that are not there are passed over."""
+    asked = await body.read(request, wire.ThreadsPrune)
+    scope = auth.authorize(request)
+    thread_ids = [ThreadId(thread_id) for thread_id in asked.thread_ids]
+    most = 0
+
+    async def work(conn: Conn) -> int:
+        nonlocal most  # what a former try has deleted is not there for the next one to count
+        most = max(most, await engine.prune(conn, thread_ids, strategy=asked.strategy, scope=scope))
+        return most
+
+    return body.respond(wire.ThreadsPruned(pruned_count=await parts.pool.run(work)))
 
 
 def _filter(asked: wire.ThreadCount, ids: list[UUID]) -> threads.Filter:

@@ -8,7 +8,7 @@ from uuid import UUID
 from matins.domain.access import Scope
 from matins.domain.ids import ThreadId
 from matins.domain.threads import Thread
-from matins.storage import order, rows, sql
+from matins.storage import checkpoints, order, rows, sql
 from matins.storage.pool import Conn
 
 
@@ -123,6 +123,20 @@ async def occupy(conn: Conn, thread_id: ThreadId, *, metadata: bytes, config: by
 async def rest(conn: Conn, thread_id: ThreadId) -> None:
     """Give a thread with nothing left in flight back the status of its state. The caller holds its row."""
     await conn.execute(sql.load("threads")["rest_thread"].text, thread_id)
+
+
+async def copy(conn: Conn, thread_id: ThreadId, *, target: ThreadId, scope: Scope) -> Thread | None:
+    """Insert a copy of a thread with its checkpoints, at rest and without runs; None when there is none to copy.
+
+    Must run in a transaction: it is one fact. A run under way there may go on meanwhile.
+    """
+    row = await conn.fetchrow(
+        sql.load("threads")["copy_thread"].text, thread_id, scope.owner, target, scope.mints_as
+    )
+    if row is None:
+        return None
+    await checkpoints.copy(conn, source=str(thread_id), target=str(target))
+    return rows.thread(row)
 
 
 async def delete(conn: Conn, thread_ids: list[ThreadId], *, scope: Scope) -> list[ThreadId]:

@@ -70,6 +70,19 @@ class ThreadPatch(msgspec.Struct, kw_only=True):
     ttl: TimeToLive | msgspec.UnsetType = msgspec.UNSET
 
 
+class ThreadsPrune(msgspec.Struct, kw_only=True):
+    """Which threads to prune, and how: delete them, or keep the newest checkpoint of each."""
+
+    thread_ids: Annotated[list[UUID], msgspec.Meta(max_length=1000)]
+    strategy: Literal["delete", "keep_latest"] = "delete"
+
+
+class ThreadsPruned(msgspec.Struct, kw_only=True):
+    """How many threads were pruned."""
+
+    pruned_count: int
+
+
 class ThreadCount(msgspec.Struct, kw_only=True):
     """Which threads to count. `metadata` and `values` must be contained in the thread's."""
 

@@ -70,6 +70,14 @@ SET status = CASE
     updated_at = matins.now()
 WHERE thread_id = $1;
 
+-- name: copy_thread :one
+-- $1 thread_id, $2 owner or null, $3 the copy's id, $4 the copy's owner. What it is at rest: no run comes along.
+INSERT INTO matins.thread (thread_id, owner, metadata, config, status, resting_status, "values", interrupts, error)
+SELECT $3, $4, metadata, config, resting_status, resting_status, "values", interrupts, error
+FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2)
+ON CONFLICT (thread_id) DO NOTHING
+RETURNING *;
+
 -- name: delete_threads :many
 -- $1 thread_ids, $2 owner or null
 DELETE FROM matins.thread WHERE thread_id = ANY($1::uuid[]) AND ($2::text IS NULL OR owner = $2)
