@@ -23,7 +23,7 @@ EXEMPT = {
     ("GET", "/threads/{thread_id}/history"): dict.fromkeys(sdks.KINDS, OVER_POST),
     ("GET", "/runs/{run_id}"): dict.fromkeys(sdks.KINDS, BY_ID),
     ("GET", "/runs/{run_id}/join"): dict.fromkeys(sdks.KINDS, BY_ID),
-    ("POST", "/threads/prune"): {"js-2.0": NO_METHOD},
+    **{("POST", path): {"js-2.0": NO_METHOD} for path in ("/threads/prune", "/runs/cancel")},
     ("GET", "/runs/{run_id}/stream"): dict.fromkeys(PYTHON, BY_ID),
 }
 """What a client cannot reach by a method, and why: there plain HTTP has to."""

@@ -224,6 +224,15 @@ OPERATIONS: Final = (
     Operation("PATCH", "/runs/crons/{cron_id}", crons.update, of_crons.CronPatch, of_crons.Cron),
     Operation("DELETE", "/runs/crons/{cron_id}", crons.delete, status=204),
     Operation("POST", "/runs", runs.create_stateless, of_runs.RunWithoutThread, of_runs.Run),
+    Operation("POST", "/runs/batch", runs.create_batch, of_runs.Batch, list[of_runs.Run]),
+    Operation(
+        "POST",
+        "/runs/cancel",
+        runs.cancel_many,
+        of_runs.CancelMany,
+        status=204,
+        query=(Parameter("action"),),
+    ),
     Operation(
         "POST", "/runs/stream", run_streams.stream_stateless, of_runs.RunWithoutThread, str, media=_EVENTS
     ),

@@ -12,6 +12,7 @@ from matins.domain.access import Scope
 from matins.domain.errors import Invalid, NotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import Run
+from matins.engine import cancelling
 from matins.storage import runs, threads
 from matins.storage.pool import Conn
 
@@ -35,6 +36,14 @@ async def create_stateless(request: Request, parts: Parts) -> Response:
         asked.request(), run_id=RunId(uuid7()), thread_id=None, scope=auth.authorize(request)
     )
     return body.respond(wire.created(run), headers={"Content-Location": f"/runs/{run.run_id}"})
+
+
+async def create_batch(request: Request, parts: Parts) -> Response:
+    """Create runs, each on a thread of its own: all of them or none."""
+    asked = await body.read(request, wire.Batch)
+    requests = [each.request() for each in asked]
+    made = await parts.runs.submit_all(requests, scope=auth.authorize(request))
+    return body.respond([wire.created(run) for run in made])
 
 
 async def list_(request: Request, parts: Parts) -> Response:
@@ -86,16 +95,36 @@ async def cancel(request: Request, parts: Parts) -> Response:
     """Stop a run; with `wait`, answer when it has stopped."""
     thread_id, run_id = query.thread_id(request), query.run_id(request)
     is_waited_for = query.switch(request, "wait")
-    action = request.query_params.get("action") or "interrupt"
-    if action == "rollback":
-        raise Invalid("action 'rollback' is not supported yet: use 'interrupt'")
-    if action != "interrupt":
-        raise Invalid("action must be 'interrupt' or 'rollback'")
+    _check_action(request)
     await parts.runs.cancel(thread_id, run_id, scope=auth.authorize(request), wait=is_waited_for)
     if not is_waited_for:
         return body.nothing(202)
     place = f"/threads/{thread_id}/runs/{run_id}"
     return body.respond({}, headers={"Content-Location": place, "Location": f"{place}/join"})
+
+
+async def cancel_many(request: Request, parts: Parts) -> Response:
+    """Stop runs of a thread by their ids, or all that are pending, running, or either."""
+    _check_action(request)
+    asked = await body.read(request, wire.CancelMany)
+    scope = auth.authorize(request)
+    if asked.status and not (asked.thread_id or asked.run_ids):
+        statuses = ["pending", "running"] if asked.status == "all" else [asked.status]
+        await cancelling.cancel_in(parts.runs, parts.pool, statuses, scope=scope)
+    elif asked.thread_id and asked.run_ids and not asked.status:
+        run_ids = [RunId(run_id) for run_id in asked.run_ids]
+        await cancelling.cancel_named(parts.runs, ThreadId(asked.thread_id), run_ids, scope=scope)
+    else:
+        raise Invalid("Give either 'status', or 'thread_id' with 'run_ids'.")
+    return body.nothing()
+
+
+def _check_action(request: Request) -> None:
+    action = request.query_params.get("action") or "interrupt"
+    if action == "rollback":
+        raise Invalid("action 'rollback' is not supported yet: use 'interrupt'")
+    if action != "interrupt":
+        raise Invalid("action must be 'interrupt' or 'rollback'")
 
 
 async def delete(request: Request, parts: Parts) -> Response:

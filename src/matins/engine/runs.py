@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -153,6 +153,29 @@ class Runs:
         if run.status is RunStatus.PENDING:
             self._wake()
         return run
+
+    async def submit_all(self, requests: Sequence[RunRequest], *, scope: Scope) -> list[Run]:
+        """Create runs, each on a thread of its own: all of them or none.
+
+        Raises: NotFound, Invalid, Unavailable.
+        """
+        for request in requests:
+            refuse_both(request.config, request.context)
+        wanted = [(request, RunId(uuid7()), ThreadId(uuid7())) for request in requests]
+
+        async def work(conn: Conn) -> list[Run]:
+            made = []
+            for request, run_id, on in wanted:
+                already = await runs.get(conn, run_id, thread_id=on, scope=scope)  # by a former try's COMMIT
+                made.append(
+                    already
+                    or await self._insert(conn, request, run_id, on, scope=scope, fresh=True, claims=False)
+                )
+            return made
+
+        made = await self._pool.run(work)
+        self._wake()
+        return made
 
     async def _insert(
         self,

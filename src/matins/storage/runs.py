@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from matins.domain.access import Scope
@@ -57,6 +59,23 @@ async def list_(
         sql.load("runs")["list_runs"].text, thread_id, scope.owner, status, limit, offset
     )
     return [rows.run(row) for row in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run that was listed, and its place in the order of creation."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    seq: int
+
+
+async def list_in(
+    conn: Conn, statuses: Sequence[str], *, scope: Scope, after: int, limit: int
+) -> list[Listed]:
+    """Give runs that are in flight, in one of these statuses, created later than `after`; the oldest first."""
+    found = await conn.fetch(sql.load("runs")["list_runs_in"].text, list(statuses), scope.owner, after, limit)
+    return [Listed(RunId(row["run_id"]), ThreadId(row["thread_id"]), row["seq"]) for row in found]
 
 
 async def delete(conn: Conn, run_id: RunId, *, thread_id: ThreadId, scope: Scope) -> RunStatus | None:

@@ -155,3 +155,15 @@ class RunWithoutThread(RunCreate, kw_only=True):
     def placed(self) -> dict[str, Any]:
         """The fields of a run without a thread."""
         return {"on_completion": self.on_completion}
+
+
+Batch: TypeAlias = Annotated[list[RunWithoutThread], msgspec.Meta(min_length=1, max_length=1000)]
+"""What creates several runs, each without a thread."""
+
+
+class CancelMany(msgspec.Struct, kw_only=True):
+    """Which runs to cancel: all in a status, or some of a thread."""
+
+    status: Literal["pending", "running", "all"] | msgspec.UnsetType = msgspec.UNSET
+    thread_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    run_ids: Annotated[list[UUID], msgspec.Meta(max_length=1000)] | msgspec.UnsetType = msgspec.UNSET

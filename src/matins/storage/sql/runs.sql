@@ -34,6 +34,13 @@ WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) AND ($3::text IS NULL 
 ORDER BY seq DESC
 LIMIT $4 OFFSET $5;
 
+-- name: list_runs_in :many
+-- $1 statuses, $2 owner or null, $3 later than this seq, $4 limit. Of those in flight; the oldest first.
+SELECT run_id, thread_id, seq FROM matins.run
+WHERE status IN ('pending', 'running') AND status = ANY($1::text[]) AND ($2::text IS NULL OR owner = $2) AND seq > $3
+ORDER BY seq
+LIMIT $4;
+
 -- name: delete_run :one
 -- $1 run_id, $2 thread_id, $3 owner or null
 DELETE FROM matins.run WHERE run_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR owner = $3)
