@@ -93,3 +93,4 @@ def test_which_runs_to_cancel_is_said_in_one_way(http: httpx.Client) -> None:
     for action in ("rollback", "zzz"):
         assert http.post(f"/runs/cancel?action={action}", json={"status": "all"}).status_code == 422
     assert http.post("/runs/cancel", json={"thread_id": thread, "run_ids": [run]}).status_code == 404
+    assert http.post("/runs/cancel", json={"status": "all"}).status_code == 204

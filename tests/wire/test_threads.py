@@ -126,6 +126,7 @@ def test_of_threads_that_cannot_all_be_pruned_none_is(http: httpx.Client) -> Non
     for wrong in ({}, {"thread_ids": ["abc"]}, {"thread_ids": [], "strategy": "zzz"}, {"thread_ids": None}):
         assert http.post("/threads/prune", json=wrong).status_code == 422
     http.post(f"/threads/{busy}/runs/{run}/cancel?wait=1").raise_for_status()
+    assert http.post("/threads/prune", json=asked).json() == {"pruned_count": 2}
 
 
 def test_metadata_is_merged_key_by_key(sdk: Sdk) -> None:
