@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Final
+
 from asyncpg import Record
 
 from matins.domain.assistants import Assistant, Version
@@ -9,36 +12,17 @@ from matins.domain.crons import Cron
 from matins.domain.runs import Run, RunStatus, StopReason
 from matins.domain.threads import Thread, ThreadStatus
 
+_VERSION: Final = tuple(field.name for field in fields(Version))
+
 
 def assistant(row: Record) -> Assistant:
     """Give the assistant of a row of matins.assistant."""
-    return Assistant(
-        assistant_id=row["assistant_id"],
-        graph_id=row["graph_id"],
-        name=row["name"],
-        description=row["description"],
-        config=row["config"],
-        context=row["context"],
-        metadata=row["metadata"],
-        version=row["version"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
+    return Assistant(updated_at=row["updated_at"], **{name: row[name] for name in _VERSION})
 
 
 def version(row: Record) -> Version:
     """Give the version of a row of matins.assistant_version."""
-    return Version(
-        assistant_id=row["assistant_id"],
-        graph_id=row["graph_id"],
-        name=row["name"],
-        description=row["description"],
-        config=row["config"],
-        context=row["context"],
-        metadata=row["metadata"],
-        version=row["version"],
-        created_at=row["created_at"],
-    )
+    return Version(**{name: row[name] for name in _VERSION})
 
 
 def thread(row: Record) -> Thread:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -28,17 +28,21 @@ class Version(msgspec.Struct, kw_only=True):
 
 def version(stored: StoredVersion) -> Version:
     """Give a stored version as clients see it."""
-    return Version(
-        assistant_id=stored.assistant_id,
-        graph_id=stored.graph_id,
-        config=msgspec.Raw(stored.config),
-        context=msgspec.Raw(stored.context),
-        metadata=compact(stored.metadata),
-        name=stored.name,
-        created_at=instant(stored.created_at),
-        version=stored.version,
-        description=stored.description,
-    )
+    return Version(**_said(stored))
+
+
+def _said(stored: StoredVersion) -> dict[str, Any]:
+    return {
+        "assistant_id": stored.assistant_id,
+        "graph_id": stored.graph_id,
+        "config": msgspec.Raw(stored.config),
+        "context": msgspec.Raw(stored.context),
+        "metadata": compact(stored.metadata),
+        "name": stored.name,
+        "created_at": instant(stored.created_at),
+        "version": stored.version,
+        "description": stored.description,
+    }
 
 
 class Assistant(msgspec.Struct, kw_only=True):
@@ -58,18 +62,7 @@ class Assistant(msgspec.Struct, kw_only=True):
 
 def assistant(stored: Stored) -> Assistant:
     """Give a stored assistant as clients see it."""
-    return Assistant(
-        assistant_id=stored.assistant_id,
-        graph_id=stored.graph_id,
-        config=msgspec.Raw(stored.config),
-        context=msgspec.Raw(stored.context),
-        metadata=compact(stored.metadata),
-        name=stored.name,
-        created_at=instant(stored.created_at),
-        updated_at=instant(stored.updated_at),
-        version=stored.version,
-        description=stored.description,
-    )
+    return Assistant(updated_at=instant(stored.updated_at), **_said(stored))
 
 
 class AssistantCreate(msgspec.Struct, kw_only=True):
