@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import time
-
 import anyio
 import pytest
 
 from matins.domain.errors import Conflict, Invalid, Unavailable
+from matins.domain.ids import ThreadId
 from matins.storage.pool import Conn, Pool, normalise_dsn, open_connection
-from tests.support import rows
+from tests.support import databases, rows
 
 pytestmark = pytest.mark.anyio
 
@@ -16,10 +15,16 @@ pytestmark = pytest.mark.anyio
 async def test_a_value_that_no_parameter_can_carry_is_invalid_and_not_tried_again(
     pool: Pool, value: int
 ) -> None:
-    began = time.monotonic()
+    tries = 0
+
+    async def work(conn: Conn) -> None:
+        nonlocal tries
+        tries += 1
+        await conn.fetchval("SELECT $1::bigint", value)
+
     with pytest.raises(Invalid):
-        await pool.run(lambda conn: conn.fetchval("SELECT $1::bigint", value))
-    assert time.monotonic() - began < 1
+        await pool.run(work)
+    assert tries == 1
 
 
 async def test_a_value_that_the_database_cannot_hold_is_invalid(pool: Pool) -> None:
@@ -56,17 +61,28 @@ async def test_transactions_that_wait_for_each_other_both_end(pool: Pool) -> Non
     async with pool.connection() as conn:
         one, other = await rows.thread(conn), await rows.thread(conn)
 
-    async def touch(first: object, second: object) -> None:
+    half_way = {one: anyio.Event(), other: anyio.Event()}
+    tries = 0
+
+    async def touch(first: ThreadId, second: ThreadId) -> None:
+        update = "UPDATE matins.thread SET updated_at = now() WHERE thread_id = $1"
+
         async def work(conn: Conn) -> None:
-            for thread in (first, second):
-                await conn.execute("UPDATE matins.thread SET updated_at = now() WHERE thread_id = $1", thread)
-                await anyio.sleep(0.1)  # long enough for the other to come half way
+            nonlocal tries
+            tries += 1
+            await conn.execute("SET LOCAL deadlock_timeout = '10ms'")
+            await conn.execute(update, first)
+            half_way[first].set()
+            await half_way[second].wait()
+            await conn.execute(update, second)
 
         await pool.run(work)
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(touch, one, other)
-        group.start_soon(touch, other, one)
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(touch, one, other)
+            group.start_soon(touch, other, one)
+    assert tries >= 3, "one of them was done again"
 
 
 async def test_a_statement_that_an_operator_cancels_is_no_fault_of_the_request(pool: Pool) -> None:
@@ -81,6 +97,12 @@ async def test_a_connection_of_ones_own_speaks_the_errors_of_the_domain(database
     with pytest.raises(Unavailable):
         async with open_connection(database) as conn:
             await conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+async def test_a_database_that_does_not_exist_is_named(postgres: str) -> None:
+    with pytest.raises(Invalid, match='database "no_such_database" does not exist'):
+        async with open_connection(databases.at(postgres, "no_such_database")):
+            pytest.fail("it was reached")
 
 
 def test_what_asyncpg_does_not_know_is_taken_from_a_dsn_and_named() -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeAlias
 from uuid import UUID, uuid4
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
 from matins.domain.frames import Frame
-from matins.workers.flight import Outcome
-from matins.workers.pool import Pool
-from matins.workers.protocol import Execute
+from matins.workers.flight import NotStarted, Outcome
+from matins.workers.pool import OnFrames, Pool
+from matins.workers.protocol import Execute, Settled
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +28,7 @@ class Running:
         self.pool = pool
         self.code = code
         self.spawned: list[int] = []
+        self.spawned_at: list[float] = []
         self.exited: list[int] = []
         self.graphs: list[bytes] = []
         self.group: TaskGroup
@@ -41,12 +43,13 @@ class Running:
         argument: object,
         *,
         run_id: UUID | None = None,
-        on_frames: Callable[[list[Frame]], Awaitable[None]] | None = None,
+        on_frames: OnFrames | None = None,
         frames: list[Frame] | None = None,
     ) -> Outcome:
-        """Run a function of the toy worker as soon as a lane is free."""
+        """Offer a function of the toy worker to a lane as soon as one is free."""
         while (reservation := self.pool.reserve()) is None:
-            await self.pool.changed()
+            with anyio.move_on_after(0.05):  # that another one fell silent is no news, and frees a lane too
+                await self.pool.changed()
 
         async def collect(batch: list[Frame]) -> None:
             if frames is not None:
@@ -55,6 +58,57 @@ class Running:
         kwargs = msgspec.json.encode([function, argument])
         order = Execute(run_id or uuid4(), uuid4(), 1, uuid4(), kwargs, b"{}")
         return await self.pool.execute(reservation, order, on_frames or collect)
+
+    async def run(
+        self,
+        function: str,
+        argument: object,
+        *,
+        run_id: UUID | None = None,
+        on_frames: OnFrames | None = None,
+        frames: list[Frame] | None = None,
+    ) -> Outcome:
+        """Do as the engine does: a run that no lane took is offered again. A stalling machine refuses some."""
+        while isinstance(
+            outcome := await self.execute(
+                function, argument, run_id=run_id, on_frames=on_frames, frames=frames
+            ),
+            NotStarted,
+        ):
+            await anyio.lowlevel.checkpoint()
+        return outcome
+
+    async def settled(self, function: str, argument: object, *, frames: list[Frame] | None = None) -> Settled:
+        """Run a function that comes to its end."""
+        outcome = await self.run(function, argument, frames=frames)
+        assert isinstance(outcome, Settled), outcome
+        return outcome
+
+    async def begin(
+        self,
+        function: str,
+        argument: object,
+        *,
+        run_id: UUID | None = None,
+        outcomes: list[Outcome] | None = None,
+        group: TaskGroup | None = None,
+    ) -> bytes:
+        """Start a run, in the pool's group if in no other, and give the data of its first frame."""
+        began = anyio.Event()
+        first: list[bytes] = []
+
+        async def seen(frames: list[Frame]) -> None:
+            first.append(frames[0].data)
+            began.set()
+
+        async def run() -> None:
+            outcome = await self.run(function, argument, run_id=run_id, on_frames=seen)
+            if outcomes is not None:
+                outcomes.append(outcome)
+
+        (group or self.group).start_soon(run)
+        await began.wait()
+        return first[0]
 
     async def until(self, holds: Callable[[], bool]) -> None:
         await until(holds)

@@ -1,6 +1,14 @@
 """A worker whose "graphs" are the functions below: real processes and lanes, without LangGraph and Postgres.
 
-An order's `kwargs` name the function and what it gets: `["echo", 3]`.
+An order's `kwargs` name the function and what it gets: `["echo", 3]`. What goes on until a test says so waits for a
+file, the gate.
+
+What the "code" says (the file that is given as langgraph.json):
+
+    crash                   the process ends at once
+    broken ...              it reports Failed; with "hangs" in the text it stands still afterwards
+    first come, PATH        the first process is good; each other one reports Failed as soon as PATH.go exists
+    anything else           the graphs, as they stand
 """
 
 from __future__ import annotations
@@ -48,6 +56,8 @@ async def execute(order: Execute, emit: Emit, stop: Stopping) -> Settled:
     try:
         await FUNCTIONS[name](argument, emit)
     except asyncio.CancelledError:
+        if stop.reason is None:  # no Stop: the function cancelled itself
+            raise
         if stop.task is not None:
             stop.task.uncancel()
         return msgspec.structs.replace(settled, outcome="stopped", reason=stop.reason)
@@ -77,18 +87,26 @@ async def sleep(seconds: float, emit: Emit) -> None:
 
 async def block(seconds: float, emit: Emit) -> None:
     await emit([Frame("custom", b'"blocking"')])
-    await anyio.sleep(0.01)
     time.sleep(seconds)  # noqa: ASYNC251 - what users do
 
 
-async def hold_gil(digits: float, emit: Emit) -> None:
+async def block_until(gate: str, emit: Emit) -> None:
+    await emit([Frame("custom", b'"blocking"')])
+    _block_until(gate)
+
+
+async def hold_gil_until(gate: str, emit: Emit) -> None:
     await emit([Frame("custom", b'"burning"')])
-    await anyio.sleep(0.01)
-    str(3 ** int(digits))
+    _hold_gil_until(gate)
+
+
+async def wait_until(gate: str, emit: Emit) -> None:
+    await emit([Frame("custom", b'"waiting"')])
+    await _exists(gate)
 
 
 async def compute(seconds: float, emit: Emit) -> None:
-    for _ in range(10):
+    for _ in range(2):
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             sum(range(1000))
@@ -122,6 +140,15 @@ async def fail(message: str, emit: Emit) -> None:
     raise ValueError(message)
 
 
+async def exit_program(message: str, emit: Emit) -> None:
+    sys.exit(message)
+
+
+async def cancel_itself(_: object, emit: Emit) -> None:
+    _cancel_this_task()
+    await anyio.sleep(600)
+
+
 async def spawn_child(path: str, emit: Emit) -> None:
     child = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220
     await emit([Frame("custom", str(child.pid).encode())])
@@ -136,12 +163,16 @@ FUNCTIONS = {
         batches,
         sleep,
         block,
-        hold_gil,
+        block_until,
+        hold_gil_until,
+        wait_until,
         compute,
         stubborn,
         leave,
         segfault,
         fail,
+        exit_program,
+        cancel_itself,
         spawn_child,
     )
 }
@@ -154,19 +185,53 @@ async def answer(method: str, params: bytes) -> bytes:
         case "unknown":
             raise GraphNotFound("nothing", ["echo"])
         case "update_state":
-            await anyio.sleep(0.2)
+            if params:
+                _say_that_it_began(params.decode())
+                await _exists(params.decode())
             raise Conflict("The thread is busy")
-        case "sleep":
-            await anyio.sleep(float(params))
+        case "wait_until":
+            _say_that_it_began(params.decode())
+            await _exists(params.decode())
             return str(os.getpid()).encode()
-        case "block":
-            time.sleep(float(params))  # noqa: ASYNC251 - what users do
+        case "block_until":
+            _say_that_it_began(params.decode())
+            _block_until(params.decode())
             return b"null"
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "exit_program":
+            sys.exit("so long")
+        case "cancel_itself":
+            _cancel_this_task()
+            await anyio.sleep(600)
         case _:
             pass
     raise ValueError(method)
+
+
+def _say_that_it_began(gate: str) -> None:
+    Path(f"{gate}.{os.getpid()}").touch()
+
+
+def _block_until(gate: str) -> None:
+    while not Path(gate).exists():
+        time.sleep(0.01)
+
+
+def _hold_gil_until(gate: str) -> None:
+    while not Path(gate).exists():
+        pow(7, 700_000)  # some 0.3 s in which no other thread gets a turn
+
+
+async def _exists(gate: str) -> None:
+    while not Path(gate).exists():  # noqa: ASYNC110, ASYNC240 - nobody could set an event
+        await anyio.sleep(0.005)
+
+
+def _cancel_this_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
 
 
 async def run(end: socket.socket) -> None:
@@ -185,8 +250,18 @@ async def run(end: socket.socket) -> None:
     code = os.environ["MATINS_CODE"]
     if code == "crash":
         os._exit(9)
+    if code.startswith("first come, "):
+        gate = code.removeprefix("first come, ")
+        try:
+            Path(gate).open("x").close()  # noqa: ASYNC230 - nothing else goes on yet
+        except FileExistsError:
+            await _exists(f"{gate}.go")
+            code = "broken, for it is not the first"
     if code.startswith("broken"):
         link.post(Failed(code, "trace"))
+        if "hangs" in code:
+            link.flush()
+            time.sleep(600)  # noqa: ASYNC251 - as a thread of the user's that never ends
     else:
         watchdog = Watchdog()
         watchdog.start()

@@ -7,6 +7,9 @@ import pytest
 
 from matins.manifest import Manifest, ManifestError, parse_env, read
 
+LONG = "x" * 300
+"""No file system takes such a name."""
+
 
 def write(folder: Path, content: object) -> Path:
     (folder / "agent.py").write_text("graph = 1")
@@ -66,6 +69,22 @@ def test_a_graph_is_named_by_a_file_or_a_module_as_a_string_or_an_object(tmp_pat
         ({"graphs": {"a": "./agent.py:graph"}, "env": ".env"}, "env: no such file: .env"),
         ({"graphs": {"a": "./agent.py:graph"}, "env": {"A": []}}, "env.A: must be a string, not a list"),
         ({"graphs": {"a": "./agent.py:graph"}, "http": "x"}, "http: must be an object"),
+        ({"graphs": {"a": "./ag\0ent.py:graph"}}, r"graphs\.a: '\./ag\\x00ent\.py' cannot be used"),
+        ({"graphs": {"a": f"./{LONG}.py:graph"}}, r"graphs\.a: '\./x+\.py' cannot be used"),
+        (
+            {"graphs": {"a": "./agent.py:graph"}, "dependencies": [".", "./x\0"]},
+            r"dependencies\[1\]: '\./x\\x00' cannot be used",
+        ),
+        (
+            {"graphs": {"a": "./agent.py:graph"}, "dependencies": [f"./{LONG}"]},
+            r"dependencies\[0\]: '\./x+' cannot be used",
+        ),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": "\0"}, r"env: '\\x00' cannot be used"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": LONG}, "env: 'x+' cannot be used"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": {"A=B": "1"}}, r"env\.'A=B': no variable can have"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": {"": "1"}}, r"env\.'': no variable can have"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": {"A\0": "1"}}, r"env\.'A\\x00': no variable can have"),
+        ({"graphs": {"a": "./agent.py:graph"}, "env": {"A": "1\0"}}, r"env\.'A': no variable can have"),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_file_and_the_key(
@@ -157,6 +176,15 @@ def test_env_is_a_mapping_or_a_file_and_the_process_wins(tmp_path: Path) -> None
     manifest.export(environ)
     assert environ == {"A": "1", "B": "mine"}
     assert manifest.env_file == tmp_path / ".env"
+
+
+def test_files_that_begin_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, {"graphs": {"agent": "./agent.py:graph"}, "env": ".env"})
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    (tmp_path / ".env").write_text("A=1\n", encoding="utf-8-sig")
+    for file in (path, tmp_path / ".env"):
+        assert file.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert read(path).env == {"A": "1"}
 
 
 def test_a_dotenv_line_may_have_quotes_a_comment_and_an_export() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from matins.domain.frames import Frame
 from matins.storage.pool import Pool as Database
+from matins.workers import process
 from matins.workers.pool import GraphsFailed, Pool
 from matins.workers.process import Launch
 from matins.workers.protocol import Settled
@@ -34,8 +35,10 @@ RunHost: TypeAlias = Callable[[str], AbstractAsyncContextManager[Pool]]
 
 
 @pytest.fixture
-def run_host(tmp_path: Path, database: str) -> RunHost:
+def run_host(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> RunHost:
     """Give what runs a pool of workers on a langgraph.json with that `graphs.py`."""
+    monkeypatch.setattr(process, "SILENT_SECONDS", 60)  # as in run_pool
+    monkeypatch.setattr(process, "STUCK_SECONDS", 60)
 
     @asynccontextmanager
     async def running(source: str) -> AsyncIterator[Pool]:
@@ -74,8 +77,8 @@ async def test_a_graph_runs_in_a_worker_and_its_state_can_be_asked_for(
             frames.extend(batch)
 
         with anyio.fail_after(20):
-            reservation = workers.reserve()
-            assert reservation is not None
+            while (reservation := workers.reserve()) is None:
+                await workers.changed()
             settled = await workers.execute(reservation, order, collect)
             assert isinstance(settled, Settled)
             assert settled.outcome == "success", settled.error
@@ -83,7 +86,7 @@ async def test_a_graph_runs_in_a_worker_and_its_state_can_be_asked_for(
             assert said == ["hi", "hello"]
             assert [frame.event for frame in frames][-1] == "values"
             asked = json.dumps({"graph_id": "echo", "thread_id": str(held.thread_id)}).encode()
-            state = json.loads(await workers.call("state", asked, timeout_s=10))
+            state = json.loads(await workers.call("state", asked, timeout_s=20))
             assert [message["content"] for message in state["values"]["messages"]] == said
 
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from matins.domain.frames import Frame
@@ -60,7 +61,7 @@ def _sockets() -> tuple[socket.socket, socket.socket]:
 async def test_messages_arrive_whole_and_in_order_whatever_their_size() -> None:
     async with _pair() as (end, far):
         sent = [Answer(size, b"x" * size) for size in (0, 1, 70_000, 3, 5_000_000, 2)]
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             for message in sent:
                 await far.send(message)
             await until(lambda: len(end.messages) == len(sent))
@@ -71,7 +72,7 @@ async def test_messages_of_one_turn_arrive_as_one_batch() -> None:
     async with _pair() as (end, far):
         for number in range(100):
             far.post(Answer(number))
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await until(lambda: bool(end.batches))
         assert len(end.batches) == 1
         assert len(end.messages) == 100
@@ -84,17 +85,26 @@ async def test_send_waits_while_the_peer_does_not_read() -> None:
             ours, received=lambda _: None, lost=lambda: None, incoming=ToWorker
         )
         sent = 0
-        with anyio.move_on_after(0.3):
-            while True:
-                await link.send(Answer(1, b"x" * 10_000))
+
+        async def send() -> None:
+            nonlocal sent
+            while sent < 10 * UNSENT_OCTETS:
                 sent += 10_000
-        # What the kernel takes (some hundred kilobytes) and what may be unsent.
-        assert UNSENT_OCTETS // 2 < sent < 3 * UNSENT_OCTETS
-        theirs.setblocking(True)
-        with anyio.fail_after(5):
+                await link.send(Answer(1, b"x" * 10_000))
+
+        with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
-                group.start_soon(anyio.to_thread.run_sync, lambda: _read(theirs, sent))
-                await link.send(Answer(2))
+                group.start_soon(send)
+                await until(lambda: not link._writable.is_set())
+                waits_at = sent
+                for _ in range(100):
+                    await anyio.lowlevel.checkpoint()
+                assert sent == waits_at
+                # What the kernel takes (some hundred kilobytes) and what may be unsent.
+                assert UNSENT_OCTETS // 2 < sent < 3 * UNSENT_OCTETS
+                theirs.setblocking(True)
+                await anyio.to_thread.run_sync(lambda: _read(theirs, 10 * UNSENT_OCTETS))
+            await link.send(Answer(2))
         link.close()
         theirs.close()
         await link.closed.wait()
@@ -105,7 +115,7 @@ async def test_a_waiting_send_returns_when_the_link_ends() -> None:
     link: Link[ToWorker, FromWorker] = await connect(
         ours, received=lambda _: None, lost=lambda: None, incoming=ToWorker
     )
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
 
             async def send() -> None:
@@ -113,7 +123,7 @@ async def test_a_waiting_send_returns_when_the_link_ends() -> None:
                     await link.send(Answer(1, b"x" * 100_000))
 
             group.start_soon(send)
-            await anyio.sleep(0.1)
+            await until(lambda: not link._writable.is_set())
             theirs.close()
         await link.send(Answer(2))
 
@@ -122,7 +132,7 @@ async def test_the_peers_end_is_told_after_its_last_words() -> None:
     async with _pair() as (end, far):
         far.post(Beat())
         far.close()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await end.lost.wait()
         assert end.messages == [Beat()]
         assert not end.link.is_open
@@ -145,7 +155,7 @@ async def test_a_broken_frame_ends_the_link_and_what_came_before_counts(octets: 
         end.link = await connect(ours, received=end.batches.append, lost=end.lost.set, incoming=FromWorker)
         theirs.setblocking(True)
         theirs.sendall(struct.pack("<I", 6) + b"\x91\xa4Beat" + octets)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await end.lost.wait()
     assert end.messages == [Beat()]
 
@@ -156,7 +166,7 @@ async def test_what_cannot_be_encoded_is_refused_and_leaves_the_link_usable() ->
         with pytest.raises(UnicodeEncodeError):
             far.post(Answer(1, b"", "\ud800"))
         far.post(Events(UUID(int=1), 1, [Frame("a", b"1")]))
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await until(lambda: len(end.messages) == 2)
         assert isinstance(end.messages[1], Events)
 
