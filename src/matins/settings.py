@@ -51,7 +51,8 @@ def database_uri(environ: Mapping[str, str]) -> str | None:
     uri = environ[name]
     try:
         parts = urlsplit(uri)
-        is_address = parts.scheme.split("+")[0] in ("postgres", "postgresql") and not parts.fragment
+        is_postgres = parts.scheme.split("+")[0] in ("postgres", "postgresql")
+        is_address = is_postgres and not parts.fragment and "@" not in parts.path
         if "," not in parts.netloc:
             _ = parts.port
     except ValueError:

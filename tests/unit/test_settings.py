@@ -11,6 +11,7 @@ from matins.settings import SettingsError, database_uri
         "postgresql://user:pa55#w0rd@host/db",
         "postgresql://user:pa55[w0rd@host/db",
         "postgresql://user:pa55/w0rd@host/db",
+        "postgresql://user:55/w0rd@host/db",
         "host=x dbname=y password=pa55w0rd",
         "mysql://user:pa55w0rd@host/db",
         "postgresql://user:pa55w0rd@host:port/db",

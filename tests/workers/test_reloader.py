@@ -75,6 +75,7 @@ async def test_a_directory_that_cannot_be_watched_is_said_and_the_pool_goes_on(
             await running.settled("echo", 1)
     (message,) = (line["message"] for line in said if line["event"] == telemetry.GRAPHS_RELOAD_FAILED)
     assert message.startswith("changed code is not noticed any more: ")
+    assert "Too many open files" in message
 
 
 @contextmanager

@@ -185,7 +185,8 @@ class EmbeddedPostgres:
 
     def _is_a_copy(self, pid: int) -> bool:
         """Whether that server's files are others than ours: a copied directory names its original's server."""
-        for place in (Path(f"/proc/{pid}/cwd"), self._pid_file_lines()[1]):
+        named = self._pid_file_lines()[1]
+        for place in (f"/proc/{pid}/cwd", *([] if named.startswith("/proc/") else [named])):  # see rule 2
             with contextlib.suppress(OSError):
                 return not self._cluster.samefile(place)
         return False

@@ -42,7 +42,8 @@ class Reloader:
         try:
             await self._watch()
         except Exception as refused:  # noqa: BLE001 - a wall: too many files to watch, say; what serves goes on
-            message = f"changed code is not noticed any more: {refused} (--no-reload does without)"
+            reason = refused.exceptions[0] if isinstance(refused, ExceptionGroup) else refused
+            message = f"changed code is not noticed any more: {reason} (--no-reload does without)"
             telemetry.log().error(telemetry.GRAPHS_RELOAD_FAILED, message=message)
 
     async def _watch(self) -> None:
