@@ -40,7 +40,9 @@ async def create_stateless(request: Request, parts: Parts) -> Response:
 
 async def create_batch(request: Request, parts: Parts) -> Response:
     """Create runs, each on a thread of its own: all of them or none."""
-    asked = await body.read(request, wire.Batch)
+    asked = await body.read(request, list[wire.RunWithoutThread])
+    if not 1 <= len(asked) <= wire.LARGEST_BATCH:
+        raise Invalid(f"A batch has 1 to {wire.LARGEST_BATCH} runs, not {len(asked)}")
     requests = [each.request() for each in asked]
     made = await parts.runs.submit_all(requests, scope=auth.authorize(request))
     return body.respond([wire.created(run) for run in made])

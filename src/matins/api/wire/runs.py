@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -157,7 +157,9 @@ class RunWithoutThread(RunCreate, kw_only=True):
         return {"on_completion": self.on_completion}
 
 
-Batch: TypeAlias = Annotated[list[RunWithoutThread], msgspec.Meta(min_length=1, max_length=1000)]
+LARGEST_BATCH: Final = 1000
+
+Batch: TypeAlias = Annotated[list[RunWithoutThread], msgspec.Meta(min_length=1, max_length=LARGEST_BATCH)]
 """What creates several runs, each without a thread."""
 
 
