@@ -355,9 +355,8 @@ def _end_group(group: int) -> None:
             os.killpg(group, signal.SIGKILL)
         return
     deadline = time.monotonic() + REAP_TIMEOUT_S
-    with contextlib.suppress(
-        ChildProcessError, PermissionError
-    ):  # none of ours is left, or only another account's
+    # Suppressed: none of ours is left, or only one of another account.
+    with contextlib.suppress(ChildProcessError, PermissionError):
         while time.monotonic() < deadline:
             if os.waitpid(-group, os.WNOHANG)[0] == 0:
                 os.killpg(group, signal.SIGKILL)
