@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import anyio
-
 from matins.domain.access import Scope
 from matins.domain.errors import NotFound
 from matins.domain.ids import RunId, ThreadId
 from matins.engine.runs import Runs
 from matins.storage import runs as stored
 from matins.storage.pool import Pool
-
-AT_ONCE: Final = 4
-"""How many are cancelled side by side: each takes a connection of the pool."""
 
 _PAGE: Final = 1000
 
@@ -46,18 +41,11 @@ async def cancel_in(runs: Runs, pool: Pool, statuses: Sequence[str], *, scope: S
 
 async def _cancel(runs: Runs, wanted: Sequence[tuple[RunId, ThreadId]], *, scope: Scope) -> int:
     """Cancel those that can be, and give how many."""
-    left, cancelled = iter(wanted), 0
-
-    async def work() -> None:
-        nonlocal cancelled
-        for run_id, thread_id in left:
-            try:
-                await runs.cancel(thread_id, run_id, scope=scope, wait=False)
-            except NotFound:
-                continue  # it has ended
+    cancelled = 0
+    for run_id, thread_id in wanted:
+        try:
+            await runs.cancel(thread_id, run_id, scope=scope, wait=False)
             cancelled += 1
-
-    async with anyio.create_task_group() as group:
-        for _ in range(AT_ONCE):
-            group.start_soon(work)
+        except NotFound:
+            continue  # it has ended
     return cancelled
