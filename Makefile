@@ -83,7 +83,9 @@ $(node_stamp): tests/js/package.json tests/js/package-lock.json $(stamp)
 	@touch $@
 
 bench: venv ## Every measurement of bench/, one after another
-	@set -e; for program in bench/*.py; do echo "== $$program"; $(bin)/python "$$program"; done
+	@set -e; for program in bench/*.py; do \
+		echo "== $$program"; $(bin)/python -m "bench.$$(basename "$$program" .py)"; \
+	done
 
 kills: venv ## 20 rounds of every kill -9 (make test does 5)
 	KILL_ROUNDS=20 $(bin)/pytest tests/kills --timeout 0
