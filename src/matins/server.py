@@ -36,8 +36,8 @@ from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import Runs
 from matins.engine.scheduler import Scheduler
 from matins.engine.streams.hub import Hub
-from matins.manifest import ManifestError
 from matins.manifest import read as read_manifest
+from matins.manifest.reading import ManifestError
 from matins.settings import Settings, SettingsError
 from matins.settings import read as read_settings
 from matins.storage import queue

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from matins.manifest import Manifest, ManifestError, parse_env, read
+from matins.manifest import Manifest, read
+from matins.manifest.env import parse_env
+from matins.manifest.reading import ManifestError
 
 LONG = "x" * 300
 """No file system takes such a name."""
@@ -137,7 +139,7 @@ def test_everything_that_is_documented_is_known(tmp_path: Path) -> None:
         "auth: not supported yet, ignored: whoever reaches the port may read and change everything",
         "http: not supported yet, ignored",
         "store: not supported yet, ignored",
-        "checkpointer: not supported yet, ignored",
+        "checkpointer.ttl: not supported yet, ignored",
         "webhooks: not supported yet, ignored",
     ]
     assert manifest.sections["auth"] == {"path": "./auth.py:auth"}
@@ -151,7 +153,9 @@ def test_the_classes_a_checkpoint_may_hold_are_pairs_or_dotted_names(tmp_path: P
     assert manifest.warnings == []
     manifest = project(tmp_path, checkpointer={"serde": {**serde, "pickle_fallback": True}})
     assert manifest.allowed_types == {("a.b", "C"), ("d.e", "F")}
-    assert manifest.warnings == [f"{manifest.path}: checkpointer: not supported yet, ignored"]
+    assert manifest.warnings == [
+        f"{manifest.path}: checkpointer.serde.pickle_fallback: not supported yet, ignored"
+    ]
 
 
 @pytest.mark.parametrize("named", [True, ["F"], [["a"]], [[1, "F"]]])

@@ -13,7 +13,8 @@ import typer
 
 from matins import parent
 from matins.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from matins.manifest import ManifestError, read
+from matins.manifest import read
+from matins.manifest.reading import ManifestError
 from matins.settings import SettingsError
 from matins.settings import read as read_settings
 

@@ -28,7 +28,8 @@ from matins import telemetry
 from matins.graphs import calls, invoke
 from matins.graphs.containment import contain
 from matins.graphs.registry import GraphFailed, Registry
-from matins.manifest import ManifestError, read
+from matins.manifest import read
+from matins.manifest.reading import ManifestError
 from matins.storage.pool import Pool, open_pool
 from matins.workers.lanes import Emit, Lanes
 from matins.workers.lifeline import end_the_session, take_link, tie_to_parent

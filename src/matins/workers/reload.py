@@ -13,7 +13,8 @@ from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain.errors import Error, Unavailable
-from matins.manifest import ManifestError, read
+from matins.manifest import read
+from matins.manifest.reading import ManifestError
 from matins.workers.pool import Pool
 
 IGNORED: Final = frozenset({".matins", ".venv", "node_modules", "__pycache__", ".git"})

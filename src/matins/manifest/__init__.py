@@ -9,12 +9,15 @@ never an error; a key that nobody knows is a warning, with the key that was prob
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
+
+from matins.manifest import checkpointer
+from matins.manifest import env as env_section
+from matins.manifest.reading import ManifestError, kind, mapping, place
 
 _KNOWN: Final = {
     "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version",
@@ -36,19 +39,11 @@ _KNOWN: Final = {
 """The keys of each section. Source: the schema of langgraph.json that langgraph-cli documents."""
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
+_NOT_YET: Final = ("auth", "http", "store", "checkpointer.path", "checkpointer.ttl",
+    "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption", "webhooks",
+)  # fmt: skip
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
 _GRAPH_KEYS: Final = ["path", "description"]
-_ENV_LINE: Final = re.compile(
-    r"^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*(?:(?P<quote>['\"])|(?P<plain>.*))",
-    re.MULTILINE,
-)
-# Each to the end of its last line: what follows the closing quote is a comment.
-_ENV_QUOTED: Final = {"'": re.compile(r"([^']*)'.*"), '"': re.compile(r'((?:[^"\\]|\\[\s\S])*)".*')}
-_ENV_ESCAPE: Final = re.compile(r"\\(.)")
-
-
-class ManifestError(Exception):
-    """langgraph.json cannot be used. The text is one line that names the file and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +97,16 @@ def read(path: Path) -> Manifest:
     path = path.resolve()
     content = _parse(path)
     warnings = _unknown_keys(path, content)
-    env, env_file = _env(path, content.get("env"))
+    env, env_file = env_section.read(path, content.get("env"))
     dependencies, ignored = _dependencies(path, content.get("dependencies"))
     sections = {
-        name: _mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
+        name: mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
     }
     serde = sections.get("checkpointer", {}).get("serde")
     unsupported = [
-        f"{path}: {name}: not supported yet, ignored{_UNSAFE.get(name, '')}"
-        for name, section in sections.items()
-        if section != {"serde": serde}
-        or not isinstance(serde, dict)
-        or [*serde] != ["allowed_msgpack_modules"]
+        f"{path}: {key}: not supported yet, ignored{_UNSAFE.get(key, '')}"
+        for key in _NOT_YET
+        if _at(content, key) is not None
     ]
     return Manifest(
         path=path,
@@ -121,38 +114,10 @@ def read(path: Path) -> Manifest:
         dependencies=dependencies,
         env=env,
         env_file=env_file,
-        allowed_types=_allowed_types(path, serde),
+        allowed_types=checkpointer.allowed_types(path, serde),
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )
-
-
-def parse_env(text: str, *, path: Path = Path(".env")) -> dict[str, str]:
-    r"""Give the variables of a .env file: `KEY=VALUE` lines, `export`, quotes and comments allowed.
-
-    A quoted value may go over several lines. Between double quotes a backslash escapes: `\n`, `\"`.
-    Raises: ManifestError for a quote that is not closed, naming `path` and the line.
-    """
-    found: dict[str, str] = {}
-    position = 0
-    while (match := _ENV_LINE.search(text, position)) is not None:
-        position = match.end()
-        name, quote = match["name"], match["quote"]
-        if quote is None:
-            value = match["plain"].split(" #", 1)[0].strip()
-            found[name] = "" if value.startswith("#") else value
-            continue
-        quoted = _ENV_QUOTED[quote].match(text, position)
-        if quoted is None:
-            line = text.count("\n", 0, position) + 1
-            raise ManifestError(f"{path}:{line}: {name}: the quote {quote} is not closed")
-        position = quoted.end()
-        found[name] = quoted[1] if quote == "'" else _ENV_ESCAPE.sub(_unescaped, quoted[1])
-    return found
-
-
-def _unescaped(escape: re.Match[str]) -> str:
-    return {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$"}.get(escape[1], escape[0])
 
 
 def _parse(path: Path) -> dict[str, object]:
@@ -165,7 +130,7 @@ def _parse(path: Path) -> dict[str, object]:
     except json.JSONDecodeError as bad:
         raise ManifestError(f"{path}:{bad.lineno}: not JSON: {bad.msg} (column {bad.colno})") from bad
     if not isinstance(content, dict):
-        raise ManifestError(f"{path}: must hold a JSON object, not {_kind(content)}")
+        raise ManifestError(f"{path}: must hold a JSON object, not {kind(content)}")
     return content
 
 
@@ -173,7 +138,7 @@ def _graphs(path: Path, value: object, warnings: list[str]) -> dict[str, GraphSp
     if value is None:
         raise ManifestError(f"{path}: graphs: missing; name at least one graph")
     found: dict[str, GraphSpec] = {}
-    for graph_id, entry in _mapping(path, "graphs", value).items():
+    for graph_id, entry in mapping(path, "graphs", value).items():
         key = f"graphs.{graph_id}"
         description: str | None = None
         location: object = entry
@@ -183,9 +148,9 @@ def _graphs(path: Path, value: object, warnings: list[str]) -> dict[str, GraphSp
             if location is None:
                 raise ManifestError(f"{path}: {key}.path: missing")
             if not isinstance(description, str | None):
-                raise ManifestError(f"{path}: {key}.description: must be a string, not {_kind(description)}")
+                raise ManifestError(f"{path}: {key}.description: must be a string, not {kind(description)}")
         if not isinstance(location, str):
-            raise ManifestError(f"{path}: {key}: must be a string or an object, not {_kind(location)}")
+            raise ManifestError(f"{path}: {key}: must be a string or an object, not {kind(location)}")
         found[graph_id] = _graph(path, graph_id, location, description)
     if not found:
         raise ManifestError(f"{path}: graphs: empty; name at least one graph")
@@ -202,7 +167,7 @@ def _graph(path: Path, graph_id: str, location: str, description: str | None) ->
     if where.endswith((".ts", ".js", ".mts", ".mjs", ".cts", ".cjs", ".tsx", ".jsx")):
         raise ManifestError(f"{path}: {key}: {where!r} is a JavaScript graph; only Python graphs are served")
     if where.endswith(".py") or "/" in where:
-        file = _place(path, key, where)
+        file = place(path, key, where)
         if not file.is_file():
             raise ManifestError(f"{path}: {key}: no such file: {where}")
         return GraphSpec(graph_id, file, None, attribute, description)
@@ -215,19 +180,19 @@ def _dependencies(path: Path, value: object) -> tuple[tuple[Path, ...], list[str
     if value is None:
         return (), []
     if not isinstance(value, list):
-        raise ManifestError(f"{path}: dependencies: must be a list, not {_kind(value)}")
+        raise ManifestError(f"{path}: dependencies: must be a list, not {kind(value)}")
     found: list[Path] = []
     warnings: list[str] = []
     for position, entry in enumerate(value):
         key = f"dependencies[{position}]"
         if not isinstance(entry, str):
-            raise ManifestError(f"{path}: {key}: must be a string, not {_kind(entry)}")
+            raise ManifestError(f"{path}: {key}: must be a string, not {kind(entry)}")
         if not entry.startswith("."):
             warnings.append(
                 f"{path}: {key}: {entry!r} is not installed from here; install it in the environment"
             )
             continue
-        directory = _place(path, key, entry)
+        directory = place(path, key, entry)
         if not directory.is_dir():
             raise ManifestError(f"{path}: {key}: no such directory: {entry}")
         found.append(directory)
@@ -236,73 +201,21 @@ def _dependencies(path: Path, value: object) -> tuple[tuple[Path, ...], list[str
     return tuple(dict.fromkeys(found)), warnings
 
 
-def _env(path: Path, value: object) -> tuple[dict[str, str], Path | None]:
-    if value is None:
-        return {}, None
-    if isinstance(value, str):
-        file = _place(path, "env", value)
-        try:
-            return parse_env(file.read_text(encoding="utf-8-sig"), path=file), file
-        except FileNotFoundError:
-            raise ManifestError(f"{path}: env: no such file: {value}") from None
-        except (OSError, UnicodeDecodeError) as unreadable:
-            raise ManifestError(f"{path}: env: {value} cannot be read: {unreadable}") from unreadable
-    if not isinstance(value, dict):
-        raise ManifestError(f"{path}: env: must be a mapping or the path of a file, not {_kind(value)}")
-    found: dict[str, str] = {}
-    for name, entry in value.items():
-        if isinstance(entry, (dict, list)) or entry is None:
-            raise ManifestError(f"{path}: env.{name}: must be a string, not {_kind(entry)}")
-        if not name or "=" in name or "\0" in f"{name}{entry}":
-            raise ManifestError(f"{path}: env.{name!r}: no variable can have that name or value")
-        found[name] = entry if isinstance(entry, str) else json.dumps(entry)
-    return found, None
-
-
-def _allowed_types(path: Path, serde: object) -> frozenset[tuple[str, str]]:
-    """Read `allowed_msgpack_modules`: [module, class] pairs, or "module.Class"."""
-    named = serde.get("allowed_msgpack_modules") if isinstance(serde, dict) else None
-    key = "checkpointer.serde.allowed_msgpack_modules"
-    if not isinstance(named, list | None):
-        raise ManifestError(f"{path}: {key}: must be a list, not {_kind(named)}")
-    found: set[tuple[str, str]] = set()
-    for position, entry in enumerate(named or ()):
-        module, _, name = entry.rpartition(".") if isinstance(entry, str) else ("", "", "")
-        parts = [module, name] if isinstance(entry, str) else entry
-        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) and p for p in parts):
-            raise ManifestError(f'{path}: {key}[{position}]: must be ["module", "Class"] or "module.Class"')
-        found.add((parts[0], parts[1]))
-    return frozenset(found)
-
-
-def _place(path: Path, key: str, named: str) -> Path:
-    """Give where a path in the file leads to."""
-    place = path.parent / named
-    try:
-        place = place.resolve()
-        place.stat()
-    except FileNotFoundError:
-        pass  # said by the caller, who knows what it should be
-    except (OSError, ValueError) as unusable:  # a name that is too long; a NUL
-        raise ManifestError(f"{path}: {key}: {named!r} cannot be used: {unusable}") from unusable
-    return place
-
-
-def _mapping(path: Path, key: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ManifestError(f"{path}: {key}: must be an object, not {_kind(value)}")
-    return value
-
-
 def _unknown_keys(path: Path, content: Mapping[str, object]) -> list[str]:
     warnings: list[str] = []
     for section, known in _KNOWN.items():
-        inside: object = content
-        for part in section.split(".") if section else ():
-            inside = inside.get(part) if isinstance(inside, dict) else None
+        inside = _at(content, section)
         if isinstance(inside, dict):
             warnings += _did_you_mean(path, section, inside, known)
     return warnings
+
+
+def _at(content: Mapping[str, object], key: str) -> object:
+    """Give what stands under a key whose parts are joined by dots; None when there is nothing."""
+    inside: object = content
+    for part in key.split(".") if key else ():
+        inside = inside.get(part) if isinstance(inside, dict) else None
+    return inside
 
 
 def _did_you_mean(path: Path, section: str, inside: Mapping[str, object], known: list[str]) -> list[str]:
@@ -315,11 +228,3 @@ def _did_you_mean(path: Path, section: str, inside: Mapping[str, object], known:
         name = f"{section}.{key}" if section else key
         warnings.append(f"{path}: {name}: unknown key, ignored{hint}")
     return warnings
-
-
-def _kind(value: object) -> str:
-    """The JSON name of a value's type."""
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return names.get(type(value), "an object")
