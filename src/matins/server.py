@@ -206,7 +206,7 @@ async def serve(
             on_spawn=parent.worker,
             on_exit=parent.worker_gone,
         )
-        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
+        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake, limit_s=settings.limit_s)
         reaper = Reaper(
             pool=pool,
             lanes=lanes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -20,9 +21,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How this node runs.
 
     `workers`: run workers beside the desk (`MATINS_WORKERS`). `lanes`: runs at once in each (`N_JOBS_PER_WORKER`).
-    `grace_s`: how long runs may finish at a shutdown (`BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS`). `is_alone`: no other node
-    can be on this database (`MATINS_ALONE`). `where`: what a person calls that database (`MATINS_DATA`).
-    `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
+    `grace_s`: how long runs may finish at a shutdown (`BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS`).
+    `limit_s`: how long a run may take before it is stopped (`BG_JOB_TIMEOUT_SECS`; 0 for no limit).
+    `is_alone`: no other node can be on this database (`MATINS_ALONE`). `where`: what a person calls that database
+    (`MATINS_DATA`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
     """
 
     database_uri: str
@@ -31,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lanes: int = 10
     connections: int = 20
     grace_s: float = 180.0
+    limit_s: float = 3600.0
     is_alone: bool = False
     is_dev: bool = False
     reloads: bool = False
@@ -84,6 +87,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         lanes=_number(environ, "N_JOBS_PER_WORKER", 10, at_least=1),
         connections=_number(environ, "LANGGRAPH_POSTGRES_POOL_MAX_SIZE", 20, at_least=2),
         grace_s=float(_number(environ, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", 180, at_least=0)),
+        limit_s=float(_number(environ, "BG_JOB_TIMEOUT_SECS", 3600, at_least=0)) or math.inf,
         is_alone=_flag(environ, "MATINS_ALONE"),
         is_dev=_flag(environ, "MATINS_DEV"),
         reloads=_flag(environ, "MATINS_RELOAD"),

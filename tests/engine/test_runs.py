@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -16,55 +15,12 @@ from matins.domain.runs import Run, RunStatus
 from matins.domain.threads import ThreadStatus
 from matins.engine.runs import RunRequest, Runs
 from matins.storage import threads
-from tests.support import databases
-from tests.support.engine import Node, Twice, create_cron, decoded, node, until
+from tests.support.engine import Node, Twice, create_cron, decoded, until
+from tests.support.work import Work
 
 pytestmark = pytest.mark.anyio
 
 GRAPHS = Path(__file__).parent / "graphs" / "langgraph.json"
-
-
-@pytest.fixture(scope="module")
-def shared_database(postgres: str) -> Iterator[str]:
-    with databases.database(postgres) as uri:
-        yield uri
-
-
-@pytest.fixture(scope="module")
-async def engine(shared_database: str) -> AsyncIterator[Node]:
-    async with node(shared_database, GRAPHS) as running:
-        yield running
-
-
-class Work:
-    """The folder through which a `steps` run is counted and held."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.allow(0)
-
-    @property
-    def started(self) -> list[int]:
-        path = self.folder / "started"
-        return [int(line) for line in path.read_text().split()] if path.exists() else []
-
-    def allow(self, number: int) -> None:
-        (self.folder / "allowed.new").write_text(str(number))
-        (self.folder / "allowed.new").replace(self.folder / "allowed")
-
-    def input(self, steps: int = 3) -> dict[str, Any]:
-        return {"folder": str(self.folder), "steps": steps, "done": 0}
-
-    async def reached(self, number: int) -> None:
-        async def there() -> bool:
-            return number in self.started
-
-        await until(there)
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path)
 
 
 async def thread_status(engine: Node, thread_id: ThreadId) -> ThreadStatus:
@@ -122,9 +78,9 @@ async def test_who_will_not_wait_is_refused_on_a_busy_thread_and_leaves_nothing(
 
 async def test_a_refused_run_gives_its_lane_back(engine: Node) -> None:
     free = engine.workers.free_lanes()
-    for graph, strategy in (("nobody", "enqueue"), (str(uuid4()), "enqueue"), ("pair", "ponder")):
+    for graph in ("nobody", str(uuid4())):
         with pytest.raises((NotFound, Invalid)):
-            await engine.submit(graph, multitask_strategy=strategy)
+            await engine.submit(graph)
     assert engine.workers.free_lanes() == free
 
 

@@ -9,7 +9,7 @@ from matins.domain.access import EVERYONE
 from matins.domain.errors import LeaseLost
 from matins.domain.ids import AssistantId, NodeId, RunId, ThreadId
 from matins.domain.runs import NEXT, Change, Held, NewRun, Run, RunStatus, StopReason
-from matins.storage import queue, runs, threads
+from matins.storage import queue, runs, stops, threads
 from matins.storage.pool import Conn, Pool
 from tests.support import rows
 
@@ -37,7 +37,9 @@ async def get(pool: Pool, run_id: RunId) -> Run:
 
 
 async def settle(pool: Pool, held: Held, end: queue.End = SUCCESS) -> Run:
-    return await pool.run(lambda conn: queue.settle(conn, held, end))
+    settled = await pool.run(lambda conn: queue.settle(conn, held, end))
+    assert settled is not None
+    return settled
 
 
 async def submit(conn: Conn, thread_id: ThreadId) -> RunId:
@@ -312,7 +314,7 @@ async def test_a_temporary_run_takes_its_thread_with_its_checkpoints_along(pool:
 async def test_a_released_run_waits_again_charged_as_told_and_keeps_the_wish_to_stop(pool: Pool) -> None:
     async with pool.connection() as conn:
         held = await rows.running(conn)
-        await runs.ask_to_stop(conn, held.run_id, StopReason.INTERRUPT)
+        await stops.stop(conn, held.run_id, StopReason.INTERRUPT)
     [released] = await pool.run(lambda conn: queue.release(conn, [held], charge=1))
     assert (released.held, released.crashes, released.stop) == (held, 1, StopReason.INTERRUPT)
     run = await get(pool, held.run_id)
@@ -353,7 +355,8 @@ async def test_the_database_changes_a_run_only_as_the_table_says(
             case Change.RELEASED:
                 await queue.release(conn, [held], charge=0)
             case Change.CANCELLED:
-                await runs.cancel_pending(conn, held.run_id)
+                if status is RunStatus.PENDING:  # else it would be asked to stop
+                    await stops.stop(conn, held.run_id, StopReason.INTERRUPT)
             case _:
                 await queue.settle(conn, held, queue.End(change))
 
@@ -370,13 +373,13 @@ async def test_a_node_finds_what_it_holds_and_what_it_should_stop(pool: Pool) ->
             await rows.pending(conn, await rows.thread(conn))
     first, second = await claim(pool)
     async with pool.connection() as conn:
-        assert await runs.ask_to_stop(conn, second.run_id, StopReason.INTERRUPT) == 1
-        await runs.ask_to_stop(conn, second.run_id, StopReason.ROLLBACK)  # the first wish stands
+        for reason in (StopReason.INTERRUPT, StopReason.ROLLBACK, StopReason.INTERRUPT):
+            assert await stops.stop(conn, second.run_id, reason) is RunStatus.RUNNING
         found = {claimed.held: claimed for claimed in await queue.held_by(conn, NODE)}
         assert await queue.held_by(conn, NodeId(uuid4())) == []
     assert set(found) == {first.held, second.held}
     assert found[first.held].stop is None
-    assert found[second.held].stop is StopReason.INTERRUPT
+    assert found[second.held].stop is StopReason.ROLLBACK  # it outdoes the other, before and after it
 
 
 async def test_runs_of_nodes_without_a_lease_are_found_and_no_others(pool: Pool) -> None:

@@ -7,8 +7,9 @@ import pytest
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.errors import Invalid
 from matins.domain.ids import CronId, ThreadId
+from matins.domain.runs import RunStatus, StopReason
 from matins.domain.threads import Thread, ThreadStatus
-from matins.storage import order, runs, thread_state, threads
+from matins.storage import order, runs, stops, thread_state, threads
 from matins.storage.pool import Conn, Pool
 from matins.storage.threads import Filter, TimeToLive
 from tests.support import rows
@@ -150,10 +151,12 @@ async def test_a_thread_that_nothing_runs_on_any_more_rests_as_before(
         await thread_state.write_state(conn, thread_id, values=b"{}", interrupts=b"{}", status=status)
         await threads.occupy(conn, thread_id, metadata=b"{}", config=None)
         run_id = await rows.pending(conn, thread_id)
-        await threads.rest(conn, thread_id)
+        run = await runs.get(conn, run_id, thread_id=thread_id, scope=EVERYONE)
+        assert run is not None
+        await threads.vacate(conn, run)
         assert (await get(conn, thread_id)).status is ThreadStatus.BUSY
-        assert await runs.cancel_pending(conn, run_id)
-        await threads.rest(conn, thread_id)
+        assert await stops.stop(conn, run_id, StopReason.INTERRUPT) is RunStatus.PENDING
+        await threads.vacate(conn, run)
         assert (await get(conn, thread_id)).status is status
 
 

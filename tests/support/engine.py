@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ async def node(
     predecessor: NodeId | None = None,
     is_alone: bool = False,
     node_id: NodeId | None = None,
+    limit_s: float = math.inf,
 ) -> AsyncIterator[Node]:
     """Run a node of one worker and its desk on a database."""
     wake, due, hub = Wake(), Wake(), Hub()
@@ -175,7 +177,7 @@ async def node(
 
         environ = {"DATABASE_URI": dsn, "LANGGRAPH_STRICT_MSGPACK": "true"}
         workers = Workers(Launch(config, lanes, environ), workers=1, on_graphs=on_graphs)
-        carried = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
+        carried = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake, limit_s=limit_s)
         reaper = Reaper(
             pool=pool, lanes=carried, lease=lease, wake=wake, predecessor=predecessor, is_alone=is_alone
         )

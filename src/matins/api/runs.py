@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -11,10 +13,12 @@ from matins.api.wire import runs as wire
 from matins.domain.access import Scope
 from matins.domain.errors import Invalid, NotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
-from matins.domain.runs import Run
+from matins.domain.runs import Run, StopReason
 from matins.engine import cancelling
 from matins.storage import runs, threads
 from matins.storage.pool import Conn
+
+_ACTIONS: Final = {"interrupt": StopReason.INTERRUPT, "rollback": StopReason.ROLLBACK}
 
 
 async def create(request: Request, parts: Parts) -> Response:
@@ -97,8 +101,10 @@ async def cancel(request: Request, parts: Parts) -> Response:
     """Stop a run; with `wait`, answer when it has stopped."""
     thread_id, run_id = query.thread_id(request), query.run_id(request)
     is_waited_for = query.switch(request, "wait")
-    _check_action(request)
-    await parts.runs.cancel(thread_id, run_id, scope=auth.authorize(request), wait=is_waited_for)
+    reason = _action(request)
+    await parts.runs.cancel(
+        thread_id, run_id, scope=auth.authorize(request), wait=is_waited_for, reason=reason
+    )
     if not is_waited_for:
         return body.nothing(202)
     place = f"/threads/{thread_id}/runs/{run_id}"
@@ -107,26 +113,25 @@ async def cancel(request: Request, parts: Parts) -> Response:
 
 async def cancel_many(request: Request, parts: Parts) -> Response:
     """Stop runs of a thread by their ids, or all that are pending, running, or either."""
-    _check_action(request)
+    reason = _action(request)
     asked = await body.read(request, wire.CancelMany)
     scope = auth.authorize(request)
     if asked.status and not (asked.thread_id or asked.run_ids):
         statuses = ["pending", "running"] if asked.status == "all" else [asked.status]
-        await cancelling.cancel_in(parts.runs, parts.pool, statuses, scope=scope)
+        await cancelling.cancel_in(parts.runs, parts.pool, statuses, reason, scope=scope)
     elif asked.thread_id and asked.run_ids and not asked.status:
         run_ids = [RunId(run_id) for run_id in asked.run_ids]
-        await cancelling.cancel_named(parts.runs, ThreadId(asked.thread_id), run_ids, scope=scope)
+        await cancelling.cancel_named(parts.runs, ThreadId(asked.thread_id), run_ids, reason, scope=scope)
     else:
         raise Invalid("Give either 'status', or 'thread_id' with 'run_ids'.")
     return body.nothing()
 
 
-def _check_action(request: Request) -> None:
-    action = request.query_params.get("action") or "interrupt"
-    if action == "rollback":
-        raise Invalid("action 'rollback' is not supported yet: use 'interrupt'")
-    if action != "interrupt":
-        raise Invalid("action must be 'interrupt' or 'rollback'")
+def _action(request: Request) -> StopReason:
+    try:
+        return _ACTIONS[request.query_params.get("action") or "interrupt"]
+    except KeyError:
+        raise Invalid("action must be 'interrupt' or 'rollback'") from None
 
 
 async def delete(request: Request, parts: Parts) -> Response:

@@ -56,6 +56,7 @@ async def info(_request: Request, _parts: Parts) -> Response:
             flags={
                 "assistants": True,
                 "crons": True,
+                "strict_resume": True,
                 "langsmith": False,
                 "langsmith_tracing_replicas": False,
                 "langsmith_tracing_session_on_runs": False,

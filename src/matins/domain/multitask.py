@@ -1,20 +1,26 @@
 """What happens to a new run on a thread that has others in flight: a pure decision.
 
-`enqueue` waits its turn; `reject` is refused. `interrupt` and `rollback` are not decided here yet.
+enqueue    waits its turn
+reject     is refused
+interrupt  those in flight end as they are; the new run starts on what they leave
+rollback   those in flight are undone; the new run starts on what was before them
 """
 
 from __future__ import annotations
 
-from matins.domain.errors import Invalid, ThreadBusy
+from typing import Final
+
+from matins.domain.errors import ThreadBusy
+from matins.domain.runs import StopReason
+
+_MAKES_WAY: Final = {"interrupt": StopReason.INTERRUPT, "rollback": StopReason.ROLLBACK}
 
 
-def decide(strategy: str, *, in_flight: int) -> None:
-    """Let the new run in, or refuse it.
+def decide(strategy: str, *, in_flight: int) -> StopReason | None:
+    """Say how the runs in flight make way for the new one; None when it waits for them or there are none.
 
-    Raises: ThreadBusy for `reject` on a busy thread; Invalid for a strategy that is not supported yet.
+    Raises: ThreadBusy for `reject` on a busy thread.
     """
-    if strategy not in ("enqueue", "reject"):
-        message = f"multitask_strategy '{strategy}' is not supported yet: use 'enqueue' or 'reject'"
-        raise Invalid(message)
     if strategy == "reject" and in_flight:
         raise ThreadBusy
+    return _MAKES_WAY.get(strategy) if in_flight else None

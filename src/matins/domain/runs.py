@@ -5,6 +5,8 @@
        +-----released-------+   (its worker died, its node's lease ran out, a deploy: the next claim is a new attempt)
     pending --cancelled--> interrupted
 
+A run that is rolled back is no more: what it wrote is undone and its row is deleted, in one transaction.
+
 Every write to a running run names the attempt that made it; the database refuses an attempt that is not the
 present one. `attempt` is that fence. `crashes` is another matter: it counts the deaths the run is charged with.
 """
@@ -92,6 +94,10 @@ class RunError(msgspec.Struct, frozen=True):
     message: str
 
 
+OVERDUE: Final = RunError("TimeoutError", "The run took longer than it may.")
+"""How a run ends that its time limit ended (`BG_JOB_TIMEOUT_SECS`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A run and the attempt that claimed it: the pair that every fenced write names."""
@@ -171,6 +177,7 @@ class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):
     interrupt_after: str | list[str] | None = None
     checkpoint: dict[str, object] | None = None
     durability: str = "async"
+    strict_resume: bool = False
     temporary: bool = False
     webhook: str | None = None
     feedback_keys: list[str] | None = None

@@ -15,7 +15,6 @@ from matins.domain.configs import Json, section
 from matins.domain.crons import Cron, CronPayload
 from matins.domain.errors import CronNotFound, Invalid, NotFound
 from matins.domain.ids import CronId, ThreadId, uuid7
-from matins.domain.multitask import decide
 from matins.domain.schedules import next_after
 from matins.engine import assistants
 from matins.storage import crons, threads
@@ -194,6 +193,11 @@ def _payload(body: Mapping[str, object], cron_id: CronId, thread_id: ThreadId | 
         read = msgspec.convert(payload, CronPayload)
     except msgspec.ValidationError as unfit:
         raise Invalid(str(unfit)) from None
-    if thread_id is not None:  # else each run has a thread of its own, and no strategy matters
-        decide(read.multitask_strategy, in_flight=0)
+    # Without a thread each run has one of its own, and no strategy matters.
+    if thread_id is not None and read.multitask_strategy in ("interrupt", "rollback"):
+        message = (
+            f"multitask_strategy '{read.multitask_strategy}' is not supported yet for a cron on a thread: it could "
+            "stop what a person has asked for. Use 'enqueue' or 'reject'"
+        )
+        raise Invalid(message)
     return msgspec.json.encode(payload)

@@ -28,6 +28,8 @@ async def on_record(pool: Pool, workers: Workers, run: Run) -> bytes:
         )
 
     ended, thread, newest = await pool.run(work)
+    if ended is None and thread is not None:
+        return b"{}"  # undone, or deleted: there is nothing to tell
     if ended is None or thread is None:
         message = "The run's result is gone: its thread was deleted when it ended."
         raise Unavailable(message)

@@ -22,7 +22,7 @@ from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.hub import Hub, Subscription
 from matins.storage import frames as frame_log
-from matins.storage import runs, threads
+from matins.storage import runs, stops, threads
 from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
 
@@ -59,6 +59,7 @@ class RunRequest:
     if_not_exists: str = "reject"
     after_seconds: float = 0
     durability: str = "async"
+    strict_resume: bool = False
     on_completion: str = "delete"
     feedback_keys: list[str] | None = None
 
@@ -81,6 +82,7 @@ def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> 
         interrupt_after=request.interrupt_after,
         checkpoint=request.checkpoint,
         durability=request.durability,
+        strict_resume=request.strict_resume,
         temporary=temporary,
         webhook=request.webhook,
         feedback_keys=request.feedback_keys,
@@ -125,16 +127,20 @@ class Runs:
         reservation = self._workers.reserve() if may_claim else None
         tries = 0
         claimed = False
+        displaced = _Displaced()
 
         async def work(conn: Conn) -> Run:
-            nonlocal tries, claimed
+            nonlocal tries, claimed, displaced
             tries += 1
             if tries > 1:  # the COMMIT of a former try may have gone through
                 already = await runs.get(conn, run_id, thread_id=on, scope=scope)
                 if already is not None:
                     return already
             claims = reservation is not None
-            run = await self._insert(conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims)
+            displaced = _Displaced()
+            run = await self._insert(
+                conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims, displaced=displaced
+            )
             claimed = run.status is RunStatus.RUNNING
             return run
 
@@ -150,6 +156,10 @@ class Runs:
                 self._lanes.start(run, reservation)
             else:
                 reservation.release()
+        for other, reason in displaced.stopping:
+            self._lanes.stop(other, reason)
+        for other in displaced.ended:
+            self._hub.end(other, b"{}")
         if run.status is RunStatus.PENDING:
             self._wake()
         return run
@@ -187,6 +197,7 @@ class Runs:
         scope: Scope,
         fresh: bool,
         claims: bool,
+        displaced: _Displaced | None = None,
     ) -> Run:
         assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
         temporary = fresh and request.on_completion == "delete"
@@ -202,7 +213,9 @@ class Runs:
                 message = "Thread or assistant not found."
                 raise NotFound(message)
         in_flight = [] if made else await runs.in_flight(conn, thread_id)
-        decide(request.multitask_strategy, in_flight=len(in_flight))
+        makes_way = decide(request.multitask_strategy, in_flight=len(in_flight))
+        if makes_way is not None and displaced is not None:
+            in_flight = await displaced.stop(conn, in_flight, makes_way)
         kwargs = kwargs_of(request, assistant, temporary=temporary)
         run = await runs.insert(
             conn,
@@ -225,45 +238,52 @@ class Runs:
         )
         return run
 
-    async def cancel(self, thread_id: ThreadId, run_id: RunId, *, scope: Scope, wait: bool) -> None:
-        """Stop a run: a pending one at once, a running one through its lane.
+    async def cancel(
+        self,
+        thread_id: ThreadId,
+        run_id: RunId,
+        *,
+        scope: Scope,
+        wait: bool,
+        reason: StopReason = StopReason.INTERRUPT,
+    ) -> None:
+        """Stop a run: a pending one at once, a running one through its lane. With ROLLBACK it is undone.
 
         With `wait`, returns when nothing of it executes any more, or it was settled over its head.
         Raises: NotFound when there is no such run, or it has ended.
         """
         with self._hub.subscribe(run_id, frames=False) as subscription:
-            tries = 0
+            tried: Run | None = None
 
             async def work(conn: Conn) -> Run:
-                nonlocal tries
-                tries += 1
-                if await threads.lock(conn, thread_id, scope=scope) is None:
-                    raise ThreadNotFound(thread_id)
+                nonlocal tried
+                thread = await threads.lock(conn, thread_id, scope=scope)
                 run = await runs.get(conn, run_id, thread_id=thread_id, scope=scope)
+                if tried is not None and (run is None or run.status.is_terminal):
+                    return tried  # a former try's COMMIT has gone through, or it ended by itself just now
+                if thread is None:
+                    raise ThreadNotFound(thread_id)
                 if run is None:
                     message = "No runs found to cancel."
                     raise NotFound(message)
-                if tries > 1 and run.status.is_terminal:
-                    return run  # a former try's COMMIT has gone through, or it ended by itself just now
-                if await runs.cancel_pending(conn, run_id):
-                    await _vacate(conn, run)
-                elif await runs.ask_to_stop(conn, run_id, StopReason.INTERRUPT) is None:
-                    if await runs.cancel_pending(conn, run_id):  # it was put back into the queue just now
-                        await _vacate(conn, run)
-                        return replace(run, status=RunStatus.PENDING)
+                found = await stops.stop(conn, run_id, reason)
+                if found is None:
                     message = (
                         "No matching runs to cancel. Please verify the thread ID and run IDs are correct, and the "
                         "runs haven't been deleted or completed."
                     )
                     raise NotFound(message)
-                return run
+                if found is RunStatus.PENDING:
+                    await threads.vacate(conn, run)
+                tried = replace(run, status=found)
+                return tried
 
             run = await self._pool.run(work)
             if run.status is not RunStatus.RUNNING:
                 self._hub.end(run_id, b"{}")
                 self._wake()
                 return
-            self._lanes.stop(run_id, StopReason.INTERRUPT)
+            self._lanes.stop(run_id, reason)
             if wait:
                 deadline = time.monotonic() + STOP_PATIENCE_SECONDS
                 async for _ in self.follow(run, subscription):
@@ -288,7 +308,7 @@ class Runs:
                 return True  # a former try's COMMIT has gone through
             await runs.delete(conn, run_id, thread_id=thread_id, scope=scope)
             if not run.status.is_terminal:
-                await _vacate(conn, run)
+                await threads.vacate(conn, run)
             return not run.status.is_terminal
 
         if await self._pool.run(work):
@@ -370,9 +390,20 @@ class Runs:
         return now is None or now.status.is_terminal
 
 
-async def _vacate(conn: Conn, run: Run) -> None:
-    """Leave the thread of a run that ended without being carried; it goes, if it was there for the run alone."""
-    if run.temporary:
-        await threads.delete(conn, [run.thread_id], scope=EVERYONE)
-    else:
-        await threads.rest(conn, run.thread_id)
+class _Displaced:
+    """The runs that made way for a new one: those that have ended, and those that are told to stop."""
+
+    def __init__(self) -> None:
+        self.ended: list[RunId] = []
+        self.stopping: list[tuple[RunId, StopReason]] = []
+
+    async def stop(
+        self, conn: Conn, in_flight: Sequence[tuple[RunId, RunStatus]], reason: StopReason
+    ) -> list[tuple[RunId, RunStatus]]:
+        """Stop these runs and give those that are still in flight. The caller holds the thread's row."""
+        for run_id, _ in in_flight:
+            if await stops.stop(conn, run_id, reason) is RunStatus.RUNNING:
+                self.stopping.append((run_id, reason))
+            else:
+                self.ended.append(run_id)
+        return [(run_id, RunStatus.RUNNING) for run_id, _ in self.stopping]

@@ -121,6 +121,7 @@ class OfRun:
         self._on_lost = on_lost
         self._is_lost = False
         self._queue: dict[_Waiting, None] = {}
+        self._found: set[tuple[str, str]] = set()
         self._lock = anyio.Lock()
         self.memory = Memory(str(held.thread_id))
 
@@ -137,6 +138,7 @@ class OfRun:
             return known
         stored = await self.read(lambda conn: _get(conn, thread_id, checkpoint_ns, checkpoint_id))
         if stored is not None:
+            self._found.add((stored.row.checkpoint_ns, stored.row.checkpoint_id))
             self.memory.note_read(stored)
         return stored
 
@@ -165,6 +167,12 @@ class OfRun:
         batch = Batch()
         for waiting in together:
             batch.add(waiting.rows)
+        # On a checkpoint that was there before, whose other writes are not ours: a rollback puts back what they hide.
+        batch.over = {
+            (ns, checkpoint_id, task_id, idx)
+            for _, ns, checkpoint_id, task_id, idx in batch.writes
+            if (ns, checkpoint_id) in self._found
+        }
         try:
             is_held = await self.read(
                 lambda conn: (

@@ -17,6 +17,9 @@ from matins.domain.runs import RunKwargs
 from matins.graphs.registry import Graph
 from matins.workers.protocol import Execute
 
+_STRICT_RESUME: Final = "__pregel_strict_resume"
+"""LangGraph's key for refusing an answer to an interrupt that does not wait; older ones do not know it."""
+
 _PASSED: Final = ("recursion_limit", "max_concurrency", "run_name")
 _COORDINATES: Final = ("checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
@@ -33,6 +36,8 @@ def run_config(order: Execute, kwargs: RunKwargs) -> RunnableConfig:
     configurable.update(
         thread_id=thread_id, run_id=run_id, assistant_id=assistant_id, graph_id=kwargs.graph_id, user_id=""
     )
+    if kwargs.strict_resume:
+        configurable[_STRICT_RESUME] = True
     if order.cron_id is not None:
         configurable["cron_id"] = str(order.cron_id)
     metadata = {**_mapping(asked.get("metadata")), **_mapping(msgspec.json.decode(order.metadata))}

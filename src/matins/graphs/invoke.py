@@ -29,13 +29,14 @@ import anyio
 import anyio.lowlevel
 import msgspec
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import UnknownInterruptError
 from langgraph.types import StateSnapshot
 
 from matins import telemetry
 from matins.domain.errors import LeaseLost, Unavailable
 from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId
-from matins.domain.runs import Held, RunError, RunKwargs, StopReason
+from matins.domain.runs import OVERDUE, Held, RunError, RunKwargs, StopReason
 from matins.graphs import frames
 from matins.graphs.attempts import begin
 from matins.graphs.checkpoints import Saver
@@ -139,6 +140,7 @@ class _End:
     outcome: str
     failure: RunError | None = None
     snapshot: StateSnapshot | None = None
+    is_untouched: bool = False
 
 
 async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit, stop: Stopping) -> Settled:
@@ -246,7 +248,7 @@ def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
         return _End("lost")
     if isinstance(raised, asyncio.CancelledError):
         if stop.reason is StopReason.TIMEOUT:
-            return _End("timeout", RunError("TimeoutError", "The run took longer than it may."))
+            return _End("timeout", OVERDUE)
         if stop.reason is not None:
             return _End("stopped")
         lane = asyncio.current_task()
@@ -260,7 +262,8 @@ def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
         outcome="error",
         trace=_trace(original),  # not exc_info: renderers show local variables with it, which may be secrets
     )
-    return _End("error", RunError(type(original).__name__, _text(original)))
+    failure = RunError(type(original).__name__, _text(original))
+    return _End("error", failure, is_untouched=isinstance(original, UnknownInterruptError))
 
 
 def _trace(raised: BaseException) -> str:
@@ -304,6 +307,7 @@ def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
         error=error,
         reply=reply,
         reason=reason if stopped else None,
+        is_untouched=end.is_untouched,
     )
 
 

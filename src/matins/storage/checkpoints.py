@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from matins.domain.runs import Held
 from matins.storage.pool import Conn
@@ -54,11 +55,15 @@ class WriteRow(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Rows for one statement, each key once: a statement may not touch a row twice."""
+    """Rows for one statement, each key once: a statement may not touch a row twice.
+
+    `over`: which of the writes stand on a checkpoint that is another run's.
+    """
 
     checkpoints: dict[tuple[str, str, str], CheckpointRow] = field(default_factory=dict)
     blobs: dict[tuple[str, str, str, str], BlobRow] = field(default_factory=dict)
     writes: dict[tuple[str, str, str, str, int], WriteRow] = field(default_factory=dict)
+    over: set[tuple[str, str, str, int]] = field(default_factory=set)
 
     def add(self, rows: Iterable[CheckpointRow | BlobRow | WriteRow]) -> None:
         """Add rows in the order they were made; of two with one key the database's rule decides."""
@@ -83,6 +88,10 @@ class Batch:
             *_transpose(list(self.blobs.values()), 6),
             *_transpose(list(self.writes.values()), 9),
         ]
+
+    def columns_over(self) -> list[Sequence[Any]]:
+        """Give the keys of `over`, one array a column."""
+        return [*_transpose(list(self.over), 4)]
 
 
 def _transpose(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
@@ -122,7 +131,13 @@ async def insert_held(conn: Conn, held: Held, batch: Batch) -> bool:
     Holds the run's row in share mode while it writes, so that no new attempt can begin under it.
     """
     return bool(
-        await conn.fetchval(load(_FILE)["insert_held"].text, held.run_id, held.attempt, *batch.columns())
+        await conn.fetchval(
+            load(_FILE)["insert_held"].text,
+            held.run_id,
+            held.attempt,
+            *batch.columns(),
+            *batch.columns_over(),
+        )
     )
 
 
@@ -203,6 +218,17 @@ async def delete(conn: Conn, *, thread_ids: Sequence[str]) -> None:
 async def delete_of_runs(conn: Conn, *, run_ids: Sequence[str], thread_id: str | None = None) -> None:
     """Delete the checkpoints whose metadata names one of these runs; slow without their thread."""
     await conn.execute(load(_FILE)["delete_of_runs"].text, run_ids, thread_id)
+
+
+async def undo(conn: Conn, *, run_id: UUID, thread_id: UUID) -> None:
+    """Leave the thread's checkpoints as they were before the run, which must not be able to write any more."""
+    await conn.execute(load(_FILE)["put_back"].text, run_id, str(thread_id))
+    await delete_of_runs(conn, run_ids=[str(run_id)], thread_id=str(thread_id))
+
+
+async def forget_undo(conn: Conn) -> None:
+    """Forget what is kept for undoing runs that have ended."""
+    await conn.execute(load(_FILE)["forget_undo"].text)
 
 
 async def copy(conn: Conn, *, source: str, target: str) -> None:

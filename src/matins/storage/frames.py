@@ -39,6 +39,11 @@ async def last_seq(conn: Conn, thread_id: ThreadId) -> int:
     return seq or 0
 
 
+async def delete_of_run(conn: Conn, run_id: RunId) -> None:
+    """Forget what a run has streamed."""
+    await conn.execute(sql.load("frames")["delete_events"].text, run_id)
+
+
 async def trim(conn: Conn, *, older_than_s: float, limit: int) -> int:
     """Forget frames older than the retention, at most `limit` of them, and give how many that were."""
     return len(await conn.fetch(sql.load("frames")["trim_events"].text, older_than_s, limit))

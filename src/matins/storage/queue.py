@@ -10,7 +10,7 @@ from matins.domain.errors import LeaseLost
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import rows, sql, threads
+from matins.storage import rows, sql, stops, threads
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
@@ -45,6 +45,8 @@ class End:
     checkpoint_id: str | None = None
     error: bytes | None = None
     event_seq: int = 0
+    is_untouched: bool = False
+    """The run was refused before it wrote anything: its thread keeps what it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,11 @@ async def seconds_to_next_due(conn: Conn) -> float | None:
     return seconds
 
 
-async def settle(conn: Conn, held: Held, end: End) -> Run:
+async def settle(conn: Conn, held: Held, end: End) -> Run | None:
     """Record how a run ended and free its thread. Must be in a transaction; it locks the thread first.
 
-    A temporary run's thread is deleted with everything on it, the run included.
+    A temporary run's thread is deleted with everything on it, the run included. A run that was wished to be undone is,
+    however it ended: None.
     Raises: LeaseLost when that attempt no longer holds the run; nothing was written.
     """
     await threads.lock(conn, held.thread_id, scope=EVERYONE)
@@ -111,10 +114,14 @@ async def settle(conn: Conn, held: Held, end: End) -> Run:
         end.checkpoint_id,
     )
     if row is None:
-        raise LeaseLost(str(held.run_id))
+        undone = await stops.undo_stopped(conn, held)
+        if undone is None:
+            raise LeaseLost(str(held.run_id))
+        await threads.vacate(conn, undone, event_seq=end.event_seq)
+        return None
     run = rows.run(row)
-    if run.temporary:
-        await threads.delete(conn, [held.thread_id], scope=EVERYONE)
+    if run.temporary or end.is_untouched:
+        await threads.vacate(conn, run, event_seq=end.event_seq)
         return run
     resting = resting_status(failed=run.status in (RunStatus.ERROR, RunStatus.TIMEOUT), has_next=end.has_next)
     await conn.fetchrow(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 from matins.domain.access import Scope
 from matins.domain.ids import NodeId, RunId, ThreadId
-from matins.domain.runs import NewRun, Run, RunStatus, StopReason
+from matins.domain.runs import NewRun, Run, RunStatus
 from matins.storage import rows, sql
 from matins.storage.pool import Conn
 
@@ -82,15 +81,3 @@ async def delete(conn: Conn, run_id: RunId, *, thread_id: ThreadId, scope: Scope
     """Delete a run in whatever state and give the status it had, or None when there was none."""
     row = await conn.fetchrow(sql.load("runs")["delete_run"].text, run_id, thread_id, scope.owner)
     return RunStatus(row["status"]) if row else None
-
-
-async def cancel_pending(conn: Conn, run_id: RunId) -> bool:
-    """End a pending run as interrupted; False when it is not pending. The caller holds the thread's row."""
-    found: UUID | None = await conn.fetchval(sql.load("runs")["cancel_pending_run"].text, run_id)
-    return found is not None
-
-
-async def ask_to_stop(conn: Conn, run_id: RunId, reason: StopReason) -> int | None:
-    """Record that a running run should stop and give its attempt, or None when it does not run."""
-    row = await conn.fetchrow(sql.load("runs")["ask_to_stop"].text, run_id, reason.value)
-    return row["attempt"] if row else None

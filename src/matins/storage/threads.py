@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from matins.domain.access import Scope
+from matins.domain.access import EVERYONE, Scope
 from matins.domain.ids import ThreadId
+from matins.domain.runs import Run
 from matins.domain.threads import Thread
 from matins.storage import checkpoints, order, rows, sql
 from matins.storage.pool import Conn
@@ -120,9 +121,15 @@ async def occupy(conn: Conn, thread_id: ThreadId, *, metadata: bytes, config: by
     await conn.execute(sql.load("threads")["occupy_thread"].text, thread_id, metadata, config)
 
 
-async def rest(conn: Conn, thread_id: ThreadId) -> None:
-    """Give a thread with nothing left in flight back the status of its state. The caller holds its row."""
-    await conn.execute(sql.load("threads")["rest_thread"].text, thread_id)
+async def vacate(conn: Conn, run: Run, *, event_seq: int = 0) -> None:
+    """Leave the thread of a run that ended without leaving a state. The caller holds its row.
+
+    It goes, if it was there for this run alone; else it gets back the status of its state, unless others are in flight.
+    """
+    if run.temporary:
+        await delete(conn, [run.thread_id], scope=EVERYONE)
+    else:
+        await conn.execute(sql.load("threads")["rest_thread"].text, run.thread_id, event_seq)
 
 
 async def copy(conn: Conn, thread_id: ThreadId, *, target: ThreadId, scope: Scope) -> Thread | None:

@@ -144,6 +144,7 @@ class Settled(Message, frozen=True, array_like=True):
     pending
     interrupts, task id -> list, as JSON. `has_next`: the last checkpoint has nodes left to run.
     `error`: domain.runs.RunError as JSON. `reply`: what `wait` and `join` answer, as JSON.
+    `is_untouched`: it was refused before it wrote anything.
     """
 
     run_id: UUID
@@ -156,6 +157,7 @@ class Settled(Message, frozen=True, array_like=True):
     error: bytes | None = None
     reply: bytes = b"null"
     reason: str | None = None
+    is_untouched: bool = False
 
 
 class Taken(Message, frozen=True, array_like=True):

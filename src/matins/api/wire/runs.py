@@ -129,6 +129,7 @@ class RunOnThread(RunCreate, kw_only=True):
     checkpoint_id: str | msgspec.UnsetType | None = msgspec.UNSET
     multitask_strategy: Literal["reject", "interrupt", "rollback", "enqueue"] = "enqueue"
     if_not_exists: Literal["create", "reject"] = "reject"
+    strict_resume: bool = False
 
     def placed(self) -> dict[str, Any]:
         """The fields of a run on a thread. Raises: Invalid."""
@@ -144,6 +145,7 @@ class RunOnThread(RunCreate, kw_only=True):
             "checkpoint": checkpoint or None,
             "multitask_strategy": self.multitask_strategy,
             "if_not_exists": self.if_not_exists,
+            "strict_resume": self.strict_resume,
         }
 
 

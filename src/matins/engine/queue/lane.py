@@ -7,6 +7,7 @@ database has it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from matins import telemetry
 from matins.domain.errors import Error, LeaseLost, Unavailable
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
-from matins.domain.runs import CRASH_LIMIT, Change, Held, Run, RunError, RunKwargs, StopReason
+from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
 from matins.engine.lease import Lease
 from matins.engine.streams.hub import Hub
 from matins.storage import frames as frame_log
@@ -39,7 +40,7 @@ _CHANGES: Final = {
 }
 
 BEAT_SECONDS: Final = 0.5
-"""How often the lanes look whether the lease is still held."""
+"""How often the lanes look whether the lease is still held, and which runs take too long."""
 
 DESK_SECONDS: Final = 5.0
 """How long the end of a stopped run may wait for what the desk knows of its thread."""
@@ -54,14 +55,22 @@ class Lanes:
     """The runs that this node has under way."""
 
     def __init__(
-        self, *, pool: Pool, workers: Workers, hub: Hub, lease: Lease, wake: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        workers: Workers,
+        hub: Hub,
+        lease: Lease,
+        wake: Callable[[], None],
+        limit_s: float = math.inf,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
         self._hub: Final = hub
         self._lease: Final = lease
         self._wake: Final = wake
-        self._held: set[Held] = set()
+        self._limit_s: Final = limit_s
+        self._held: dict[Held, float] = {}  # each with the time at which it has run too long
         self._group: TaskGroup | None = None
         self._emptied = anyio.Event()
 
@@ -75,6 +84,7 @@ class Lanes:
                 await anyio.sleep(BEAT_SECONDS)
                 if was_held and not self._lease.is_held:
                     self._let_go()
+                self._end_overdue()
                 was_held = self._lease.is_held
 
     @property
@@ -90,7 +100,7 @@ class Lanes:
         """Start a run that this node has just claimed, in a lane that was kept for it."""
         if self._group is None:
             raise RuntimeError("Lanes.run has not started")
-        self._held.add(run.held)
+        self._held[run.held] = time.monotonic() + self._limit_s
         self._group.start_soon(self._carry, run, reservation)
 
     def stop(self, run_id: RunId, reason: StopReason, *, attempt: int | None = None) -> None:
@@ -117,6 +127,13 @@ class Lanes:
         for held in self._held:
             self._workers.stop((held.run_id, held.attempt), StopReason.LOST)
 
+    def _end_overdue(self) -> None:
+        """Stop what has run longer than it may. Asked again it is the same stop."""
+        now = time.monotonic()
+        for held, until in self._held.items():
+            if until < now:
+                self._workers.stop((held.run_id, held.attempt), StopReason.TIMEOUT)
+
     async def _carry(self, run: Run, reservation: Reservation) -> None:
         """One run, from its claim to its end here."""
         try:
@@ -130,7 +147,7 @@ class Lanes:
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
         finally:
             reservation.release()
-            self._held.discard(run.held)
+            self._held.pop(run.held, None)
             self._emptied.set()
             self._wake()
 
@@ -174,6 +191,8 @@ class Lanes:
                 await self._settle(run, outcome, seq)
             case NotStarted():
                 await self._release([run.held], charge=0)
+            case Abandoned() if self._held.get(run.held, math.inf) < time.monotonic():
+                await self._fail(run, OVERDUE, log, outcome="timeout")
             case Abandoned():
                 await self._settle(run, await self._stopped(run), seq)
             case Died():
@@ -207,12 +226,12 @@ class Lanes:
         message = f"The process that ran this died {run.crashes + 1} times, the last time of {death.cause}."
         await self._fail(run, RunError("WorkerDied", message), log)
 
-    async def _fail(self, run: Run, failure: RunError, log: _Log | None) -> None:
+    async def _fail(self, run: Run, failure: RunError, log: _Log | None, *, outcome: str = "error") -> None:
         """End the run as an error of ours."""
         error = msgspec.json.encode(failure)
         await self._pass_on(run, log, [Frame(ERROR, error)])
         settled = Settled(
-            run.run_id, run.attempt, "error", error=error, reply=b'{"__error__":' + error + b"}"
+            run.run_id, run.attempt, outcome, error=error, reply=b'{"__error__":' + error + b"}"
         )
         await self._settle(run, settled, log.seq if log else 0)
 
@@ -227,14 +246,17 @@ class Lanes:
             checkpoint_id=settled.checkpoint_id,
             error=CANCELLED if stopped else settled.error,
             event_seq=seq,
+            is_untouched=settled.is_untouched,
         )
+        reply = settled.reply
         tries = 0
 
         async def write(conn: Conn) -> None:
-            nonlocal tries
+            nonlocal tries, reply
             tries += 1
             try:
-                await queue.settle(conn, run.held, end)
+                if await queue.settle(conn, run.held, end) is None:
+                    reply = b"{}"
             except LeaseLost:
                 # A second try may find the work done by a first whose COMMIT was not answered.
                 if tries == 1 or not await queue.was_settled(conn, run.held):
@@ -251,7 +273,7 @@ class Lanes:
         telemetry.log().debug(
             telemetry.RUN_ENDED, run_id=str(run.run_id), outcome=settled.outcome, attempt=run.attempt
         )
-        self._hub.end(run.run_id, settled.reply)
+        self._hub.end(run.run_id, reply)
 
     async def _release(self, held: list[Held], *, charge: int) -> None:
         released = await self._pool.run(lambda conn: queue.release(conn, held, charge=charge))

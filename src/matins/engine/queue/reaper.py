@@ -17,7 +17,7 @@ from matins.domain.runs import Held, StopReason
 from matins.engine.lease import Lease
 from matins.engine.queue.claimer import Wake
 from matins.engine.queue.lane import Lanes
-from matins.storage import frames, queue
+from matins.storage import checkpoints, frames, queue
 from matins.storage.pool import Pool
 
 BEAT_SECONDS: Final = 2.0
@@ -76,8 +76,9 @@ class Reaper:
                 telemetry.log().exception(telemetry.LOOP_FAILED)
 
     async def _tidy(self) -> None:
-        """Forget nodes long gone and streams past their retention, in bites that hold nobody up."""
+        """Forget nodes long gone, how to undo runs that have ended, and streams past their retention, in bites."""
         await self._pool.run(queue.forget_nodes)
+        await self._pool.run(checkpoints.forget_undo)
         trimmed = _BITE
         while trimmed == _BITE:
             trimmed = await self._pool.run(

@@ -7,8 +7,9 @@
 -- $3-$8 checkpoints: thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata
 -- $9-$14 blobs: thread_id, checkpoint_ns, channel, version, type, blob
 -- $15-$23 writes: thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
+-- $24-$27 which of the writes stand on checkpoints of other runs: checkpoint_ns, checkpoint_id, task_id, idx
 WITH held AS (
-    SELECT run_id FROM matins.run WHERE run_id = $1 AND attempt = $2 AND status = 'running' FOR SHARE
+    SELECT run_id, thread_id FROM matins.run WHERE run_id = $1 AND attempt = $2 AND status = 'running' FOR SHARE
 ), blobs AS (
     INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
     SELECT new.* FROM held, unnest($9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[]) AS new
@@ -18,6 +19,16 @@ WITH held AS (
     SELECT new.* FROM held, unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::jsonb[]) AS new
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id)
     DO UPDATE SET checkpoint = excluded.checkpoint, metadata = excluded.metadata
+), undo AS (
+    INSERT INTO matins.run_undo
+        (run_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, type, blob)
+    SELECT held.run_id, new.*, w.task_path, w.channel, w.type, w.blob
+    FROM held CROSS JOIN unnest($24::text[], $25::text[], $26::text[], $27::integer[])
+        AS new (checkpoint_ns, checkpoint_id, task_id, idx)
+    LEFT JOIN checkpoint_writes AS w ON w.thread_id = held.thread_id::text AND w.checkpoint_ns = new.checkpoint_ns
+        AND w.checkpoint_id = new.checkpoint_id AND w.task_id = new.task_id AND w.idx = new.idx
+    -- What stood there before the run's first write: later ones find its own.
+    ON CONFLICT (run_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
 ), writes AS (
     INSERT INTO checkpoint_writes
         (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
@@ -182,6 +193,25 @@ WITH gone AS (
 DELETE FROM checkpoint_blobs AS b USING freed
 WHERE b.thread_id = freed.thread_id AND b.checkpoint_ns = freed.checkpoint_ns
     AND b.channel = freed.channel AND b.version = freed.version
+
+-- name: put_back :exec
+-- What stood on checkpoints of other runs before this run wrote there. $1 run_id, $2 thread_id
+WITH undo AS (
+    DELETE FROM matins.run_undo WHERE run_id = $1 RETURNING *
+), restored AS (
+    UPDATE checkpoint_writes AS w SET task_path = u.task_path, channel = u.channel, type = u.type, blob = u.blob
+    FROM undo AS u
+    WHERE u.blob IS NOT NULL AND w.thread_id = $2 AND w.checkpoint_ns = u.checkpoint_ns
+        AND w.checkpoint_id = u.checkpoint_id AND w.task_id = u.task_id AND w.idx = u.idx
+)
+DELETE FROM checkpoint_writes AS w USING undo AS u
+WHERE u.blob IS NULL AND w.thread_id = $2 AND w.checkpoint_ns = u.checkpoint_ns
+    AND w.checkpoint_id = u.checkpoint_id AND w.task_id = u.task_id AND w.idx = u.idx
+
+-- name: forget_undo :exec
+-- What is kept of runs that have ended: nothing will undo them.
+DELETE FROM matins.run_undo AS u USING matins.run AS r
+WHERE r.run_id = u.run_id AND r.status NOT IN ('pending', 'running')
 
 -- name: copy :exec
 -- Everything, ancestors too: a DeltaChannel is rebuilt from them.

@@ -24,6 +24,10 @@ SELECT greatest(
     (SELECT max(seq) FROM matins.stream_event WHERE thread_id = $1)
 ) AS seq;
 
+-- name: delete_events :exec
+-- $1 run_id
+DELETE FROM matins.stream_event WHERE run_id = $1;
+
 -- name: trim_events :many
 -- $1 age in seconds, $2 how many at the most
 DELETE FROM matins.stream_event

@@ -46,15 +46,30 @@ LIMIT $4;
 DELETE FROM matins.run WHERE run_id = $1 AND thread_id = $2 AND ($3::text IS NULL OR owner = $3)
 RETURNING run_id, status;
 
--- name: cancel_pending_run :one
+-- name: lock_pending_run :one
 -- $1 run_id. The caller holds the thread's row.
-UPDATE matins.run SET status = 'interrupted', ended_at = matins.now(), updated_at = matins.now()
-WHERE run_id = $1 AND status = 'pending'
-RETURNING run_id;
+SELECT thread_id, attempt, stop FROM matins.run WHERE run_id = $1 AND status = 'pending' FOR UPDATE;
+
+-- name: cancel_pending_run :exec
+-- $1 run_id. The caller holds its row.
+UPDATE matins.run SET status = 'interrupted', stop = NULL, stop_at = NULL, ended_at = matins.now(),
+    updated_at = matins.now()
+WHERE run_id = $1 AND status = 'pending';
 
 -- name: ask_to_stop :one
--- $1 run_id, $2 stop. Its worker confirms; the wire status stays `running` until then.
+-- $1 run_id, $2 stop. Its worker confirms; the wire status stays `running` until then. To undo it outdoes all else.
 UPDATE matins.run
-SET stop = coalesce(stop, $2), stop_at = coalesce(stop_at, matins.now()), updated_at = matins.now()
+SET stop = CASE WHEN $2::text = 'rollback' THEN $2 ELSE coalesce(stop, $2) END,
+    stop_at = coalesce(stop_at, matins.now()), updated_at = matins.now()
 WHERE run_id = $1 AND status = 'running'
-RETURNING run_id, attempt, node_id;
+RETURNING run_id;
+
+-- name: lock_run_to_undo :one
+-- $1 run_id, $2 attempt. The caller holds the thread's row. No row: the lease is lost, or nobody wants it undone.
+SELECT * FROM matins.run
+WHERE run_id = $1 AND attempt = $2 AND status = 'running' AND stop = 'rollback'
+FOR UPDATE;
+
+-- name: delete_undone_run :exec
+-- $1 run_id. The caller holds its row.
+DELETE FROM matins.run WHERE run_id = $1;

@@ -61,12 +61,14 @@ SET status = 'busy', metadata = metadata || $2, config = coalesce($3, config), u
 WHERE thread_id = $1;
 
 -- name: rest_thread :exec
--- $1 thread_id. Gives a thread with nothing left in flight back the status of its state. The caller holds its row.
+-- $1 thread_id, $2 the last stream sequence number used. Gives a thread with nothing left in flight back the status of
+-- its state. The caller holds its row.
 UPDATE matins.thread AS t
 SET status = CASE
         WHEN EXISTS (SELECT FROM matins.run AS r WHERE r.thread_id = t.thread_id
                      AND r.status IN ('pending', 'running')) THEN 'busy'
         ELSE t.resting_status END,
+    event_seq = greatest(t.event_seq, $2),
     updated_at = matins.now()
 WHERE thread_id = $1;
 

@@ -1,0 +1,46 @@
+"""Stop runs: those that wait at once, those that run by a wish that their settling obeys. And undo them.
+
+The caller holds the thread's row. Only a release comes without it, so a run may go back into the queue meanwhile.
+"""
+
+from __future__ import annotations
+
+from matins.domain.ids import RunId, ThreadId
+from matins.domain.runs import Held, Run, RunStatus, StopReason
+from matins.storage import checkpoints, frames, rows, sql
+from matins.storage.pool import Conn
+
+
+async def stop(conn: Conn, run_id: RunId, reason: StopReason) -> RunStatus | None:
+    """Stop a run: INTERRUPT or ROLLBACK. Give how it was found, or None when it had ended.
+
+    PENDING: it has ended, or with ROLLBACK is gone. RUNNING: it is to stop; a wish to undo it outdoes every other.
+    """
+    for _ in range(2):
+        row = await conn.fetchrow(sql.load("runs")["lock_pending_run"].text, run_id)
+        if row is not None:
+            if StopReason.ROLLBACK in (reason, row["stop"]):
+                await _undo(conn, run_id, row["thread_id"], has_begun=row["attempt"] > 0)
+            else:
+                await conn.execute(sql.load("runs")["cancel_pending_run"].text, run_id)
+            return RunStatus.PENDING
+        if await conn.fetchrow(sql.load("runs")["ask_to_stop"].text, run_id, reason.value):
+            return RunStatus.RUNNING
+    return None
+
+
+async def undo_stopped(conn: Conn, held: Held) -> Run | None:
+    """Undo the run that this attempt holds, if that is wished; give it as it was, or None when it is not so."""
+    row = await conn.fetchrow(sql.load("runs")["lock_run_to_undo"].text, held.run_id, held.attempt)
+    if row is None:
+        return None
+    await _undo(conn, held.run_id, held.thread_id, has_begun=True)
+    return rows.run(row)
+
+
+async def _undo(conn: Conn, run_id: RunId, thread_id: ThreadId, *, has_begun: bool) -> None:
+    """Delete a run with all that it wrote, and put back what it wrote over."""
+    if has_begun:
+        await checkpoints.undo(conn, run_id=run_id, thread_id=thread_id)
+        await frames.delete_of_run(conn, run_id)
+    await conn.execute(sql.load("runs")["delete_undone_run"].text, run_id)
