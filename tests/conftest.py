@@ -18,6 +18,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("matins")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "covers(subject, *aspects): what it shows of the API; see tests/wire/compatibility"
+    )
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

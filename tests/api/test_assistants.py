@@ -5,6 +5,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.wire.compatibility import covers
+
 ECHO = "046b5dc7-2108-582c-9c6c-31d556d138f0"
 
 
@@ -65,6 +67,7 @@ def test_a_deleted_system_assistant_comes_back_when_it_is_used(api: httpx.Client
     assert api.get(f"/assistants/{failing}").status_code == 200
 
 
+@covers("POST /assistants", "422")
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -91,6 +94,8 @@ def test_names_of_graphs_are_no_ids_in_paths(api: httpx.Client) -> None:
     assert (response.status_code, response.json()["detail"]) == (422, "Invalid assistant ID: must be a UUID")
 
 
+@covers("PATCH /assistants/{assistant_id}", "version")
+@covers("AssistantPatch", "description", "context")
 def test_a_change_of_nothing_is_a_version_too_and_null_takes_a_description_away(api: httpx.Client) -> None:
     made = api.post("/assistants", json={"graph_id": "echo", "description": "d", "context": {"a": 1}}).json()
     place = f"/assistants/{made['assistant_id']}"
@@ -101,6 +106,7 @@ def test_a_change_of_nothing_is_a_version_too_and_null_takes_a_description_away(
     assert api.patch(place, json={"context": {}}).json()["config"] == {}
 
 
+@covers("PATCH /assistants/{assistant_id}", "400", "404")
 @pytest.mark.parametrize(
     ("change", "status"),
     [
@@ -123,6 +129,7 @@ def test_a_change_that_makes_no_sense_is_refused_and_makes_no_version(
     assert len(api.post(f"{place}/versions", json={}).json()) == 1
 
 
+@covers("POST /assistants/{assistant_id}/latest", "422")
 @pytest.mark.parametrize(
     "body", [{}, {"version": "1"}, {"version": None}, {"version": 2**40}, {"version": 1.5}]
 )
@@ -133,6 +140,8 @@ def test_a_version_is_a_number(api: httpx.Client, body: object) -> None:
     assert api.post("/assistants/echo/latest", json={"version": 1}).status_code == 422
 
 
+@covers("GET /assistants/{assistant_id}/graph", "?xray")
+@covers("GET /assistants/{assistant_id}/schemas", "422")
 def test_how_deep_a_drawing_goes_is_a_switch_or_a_number(api: httpx.Client) -> None:
     place = f"/assistants/{ECHO}/graph"
     plain = api.get(place)

@@ -8,6 +8,7 @@ import pytest
 
 from matins.api import body
 from matins.domain.errors import Invalid
+from tests.wire.compatibility import covers
 
 
 def nested(depth: int) -> bytes:
@@ -105,6 +106,7 @@ class Shape(msgspec.Struct):
     inner: dict[str, list[int]] = {}
 
 
+@covers("Refusal", "422 unfit")
 @pytest.mark.parametrize(
     ("raw", "text"),
     [

@@ -11,6 +11,7 @@ from matins.api.errors import Wall
 from matins.domain import errors
 from matins.domain.schedules import InvalidSchedule
 from tests.support.ports import listening
+from tests.wire.compatibility import covers
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +36,7 @@ def failing(error: Exception) -> Wall:
     return Wall(app)
 
 
+@covers("Refusal", "detail", "code", "503")
 @pytest.mark.parametrize(("error", "status", "code"), CASES, ids=lambda each: type(each).__name__)
 async def test_each_refusal_has_its_status(error: errors.Error, status: int, code: str) -> None:
     async with listening(failing(error)) as url, httpx.AsyncClient() as client:
@@ -44,6 +46,8 @@ async def test_each_refusal_has_its_status(error: errors.Error, status: int, cod
     assert response.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
+@covers("Refusal", "500")
+@covers("Defects", "a 500 resets the connection")
 @pytest.mark.parametrize("error", [RuntimeError("secret"), errors.LeaseLost("secret"), KeyError("secret")])
 async def test_a_defect_says_nothing_and_keeps_the_connection(
     error: Exception, capsys: pytest.CaptureFixture[str]

@@ -8,6 +8,8 @@ import httpx
 import msgspec
 import pytest
 
+from tests.wire.compatibility import covers
+
 ECHO = {"assistant_id": "echo", "input": {"messages": [{"role": "user", "content": "h\u00e9"}]}}
 SLOW = {"assistant_id": "slow", "input": {"delay": 20, "steps": 200}}
 
@@ -71,6 +73,8 @@ def test_a_failure_is_a_frame_and_a_value(api: httpx.Client) -> None:
     assert (waited.status_code, waited.json()) == (200, {"__error__": failure})
 
 
+@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "Location:")
+@covers("GET /runs/{run_id}/stream", "?stream_mode")
 def test_a_run_that_was_kept_is_streamed_again(api: httpx.Client, thread_id: str) -> None:
     made = api.post(
         f"/threads/{thread_id}/runs/stream",
@@ -96,6 +100,8 @@ def test_a_run_that_was_kept_is_streamed_again(api: httpx.Client, thread_id: str
     assert frames(replayed.content) == seen[2:3]
 
 
+@covers("To follow a run", "finished")
+@covers("What wait and join answer", "a finished run")
 def test_a_run_that_has_ended_is_joined_at_once(api: httpx.Client, thread_id: str) -> None:
     waited = api.post(f"/threads/{thread_id}/runs/wait", json=ECHO)
     took = []
@@ -112,6 +118,7 @@ def test_a_run_that_has_ended_is_joined_at_once(api: httpx.Client, thread_id: st
     assert api.get(f"/runs/{run_id}/join").json() == waited.json()
 
 
+@covers("What wait and join answer", "a finished run", "__interrupt__")
 def test_a_run_that_asked_something_says_so_also_when_it_was_answered(
     api: httpx.Client, thread_id: str
 ) -> None:
@@ -123,6 +130,11 @@ def test_a_run_that_asked_something_says_so_also_when_it_was_answered(
     assert api.get(first.headers["location"]).json() == first.json()
 
 
+@covers("GET /threads/{thread_id}/runs/{run_id}/join", "404")
+@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "404")
+@covers("GET /runs/{run_id}/join", "404")
+@covers("GET /runs/{run_id}/stream", "404")
+@covers("Defects", "an unknown run is a 200")
 @pytest.mark.parametrize("what", ["join", "stream"])
 def test_an_unknown_run_is_not_found_before_anything_is_sent(
     api: httpx.Client, thread_id: str, what: str

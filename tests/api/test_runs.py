@@ -6,6 +6,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.wire.compatibility import covers
+
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
 SLOW = {"assistant_id": "slow", "input": {"delay": 20, "steps": 200}}
 
@@ -45,6 +47,9 @@ def test_a_created_run_has_the_keys_of_the_contract(api: httpx.Client, thread_id
     assert api.delete(place).status_code == 404
 
 
+@covers("GET /threads/{thread_id}/runs", "200", "newest first", "404", "422")
+@covers("GET /threads/{thread_id}/runs", "?limit", "?offset", "?status", "?select")
+@covers("Defects", "a JSON array of columns is refused")
 def test_runs_are_listed_newest_first_with_what_is_selected(api: httpx.Client, thread_id: str) -> None:
     for _ in range(3):
         api.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": "echo", "input": HELLO})
@@ -83,6 +88,7 @@ def test_a_run_is_cancelled_and_not_waited_for(api: httpx.Client, thread_id: str
     assert api.get(place).json()["status"] == "interrupted"
 
 
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "?action", "?wait")
 @pytest.mark.parametrize("query", ["action=zzz", "wait=maybe"])
 def test_a_cancel_that_makes_no_sense_is_refused(api: httpx.Client, thread_id: str, query: str) -> None:
     assert api.post(f"/threads/{thread_id}/runs/{uuid4()}/cancel?{query}").status_code == 422
@@ -113,6 +119,9 @@ def test_a_thread_is_made_when_it_may_be(api: httpx.Client) -> None:
     assert api.get(f"/threads/{fresh}").json()["metadata"]["graph_id"] == "echo"
 
 
+@covers("POST /threads/{thread_id}/runs", "422")
+@covers("RunCreate", "assistant_id unknown")
+@covers("Defects", "numbers that mean nothing are taken", "a command of unknown keys crashes the run")
 @pytest.mark.parametrize("path", ["/runs", "/runs/wait", "/runs/stream"])
 @pytest.mark.parametrize(
     ("change", "status"),
@@ -143,6 +152,7 @@ def test_what_does_not_fit_is_refused_before_anything_begins(
     assert response.headers["content-type"] == "application/json"
 
 
+@covers("RunOnThread", "checkpoint_id")
 def test_a_checkpoint_must_be_a_uuid(api: httpx.Client, thread_id: str) -> None:
     for at in ({"checkpoint_id": "abc"}, {"checkpoint": {"checkpoint_id": "abc"}}):
         response = api.post(f"/threads/{thread_id}/runs", json={"assistant_id": "echo", **at})

@@ -12,6 +12,7 @@ from matins.api.errors import Wall
 from matins.domain.errors import Unavailable
 from matins.domain.frames import Frame
 from tests.support.ports import listening
+from tests.wire.compatibility import covers
 
 pytestmark = pytest.mark.anyio
 
@@ -56,6 +57,7 @@ async def test_a_stream_ends_with_its_items() -> None:
         assert response.headers["cache-control"] == "no-store"
 
 
+@covers("Server-sent events", "a reply that is broken off")
 @pytest.mark.parametrize("error", [Unavailable("away"), RuntimeError("a defect")])
 async def test_a_stream_that_fails_does_not_look_complete(error: Exception) -> None:
     async def items() -> AsyncIterator[list[Frame] | None]:

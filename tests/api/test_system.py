@@ -3,6 +3,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from tests.wire.compatibility import covers
+
 
 @pytest.mark.parametrize("path", ["/", "/ok", "/ready"])
 def test_the_server_says_that_it_answers(api: httpx.Client, path: str) -> None:
@@ -27,6 +29,7 @@ def test_a_wrong_method_names_the_right_ones(api: httpx.Client) -> None:
     assert {each.strip() for each in response.headers["allow"].split(",")} >= {"GET", "PATCH", "DELETE"}
 
 
+@covers("Requests and answers", "vary:")
 def test_pages_of_any_origin_may_ask_and_see_where_a_stream_goes_on(api: httpx.Client) -> None:
     response = api.get("/ok", headers={"origin": "https://somewhere.example"})
     assert response.headers["access-control-allow-origin"] == "*"

@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import httpx
 
+from tests.wire.compatibility import covers
+
 EMPTY: dict[str, Any] = {
     "values": {},
     "next": [],
@@ -31,6 +33,7 @@ def test_a_thread_without_a_graph_has_no_state_to_change(api: httpx.Client, thre
     assert response.json()["detail"].startswith(f"Thread '{thread_id}' has no assigned graph ID.")
 
 
+@covers("GET /threads/{thread_id}/history", "404")
 def test_a_thread_that_is_not_there_has_no_state(api: httpx.Client) -> None:
     nobody = f"/threads/{uuid4()}"
     assert api.get(f"{nobody}/state").status_code == 404
@@ -101,6 +104,7 @@ def test_state_is_read_at_any_checkpoint_and_listed_and_changed(api: httpx.Clien
     )
 
 
+@covers("POST /threads/{thread_id}/history", "422")
 def test_a_history_has_bounds(api: httpx.Client, thread_id: str) -> None:
     assert api.get(f"/threads/{thread_id}/history?limit=0").status_code == 422
     assert api.get(f"/threads/{thread_id}/history?limit=abc").status_code == 400

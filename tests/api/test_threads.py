@@ -6,9 +6,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.wire.compatibility import covers
+
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 
 
+@covers("Requests and answers", "JSON", "times")
 def test_a_fresh_thread_has_the_keys_of_the_contract(api: httpx.Client) -> None:
     response = api.post("/threads", json={"metadata": {"a": {"b": "\u00e9"}}})
     assert response.status_code == 200
@@ -38,6 +41,7 @@ def test_a_thread_that_exists_is_refused_or_given(api: httpx.Client, thread_id: 
     assert given.json()["metadata"] == {}
 
 
+@covers("PATCH /threads/{thread_id}", "204")
 def test_metadata_is_merged_and_minimal_answers_are_empty(api: httpx.Client, thread_id: str) -> None:
     api.patch(f"/threads/{thread_id}", json={"metadata": {"a": 1, "b": 2}})
     thread = api.patch(f"/threads/{thread_id}", json={"metadata": {"b": None, "c": 3}}).json()
@@ -78,6 +82,7 @@ def test_a_search_filters_and_selects(api: httpx.Client, thread_id: str) -> None
     assert api.post("/threads/search", json={"ids": [thread_id], "status": "busy"}).json() == []
 
 
+@covers("POST /threads", "422")
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -98,6 +103,7 @@ def test_what_does_not_fit_is_refused(api: httpx.Client, body: object, status: i
     assert status == 200 or isinstance(response.json()["detail"], str)
 
 
+@covers("POST /threads/search", "400", "422")
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -117,6 +123,7 @@ def test_an_id_that_is_none_is_refused(api: httpx.Client) -> None:
     assert (response.status_code, response.json()["detail"]) == (422, "Invalid thread ID: must be a UUID")
 
 
+@covers("Refusal", "422 unholdable")
 @pytest.mark.parametrize(
     "raw",
     [

@@ -6,12 +6,15 @@ import httpx
 import pytest
 
 from matins.domain.ids import system_assistant_id
+from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
 
 ECHO = "046b5dc7-2108-582c-9c6c-31d556d138f0"
 """Source: observed; every server gives this graph's assistant this id."""
 
 
+@covers("GET /assistants/{assistant_id}", "200")
+@covers("Assistant", "keys", "system assistants", "created_at")
 def test_each_graph_has_an_assistant_with_the_id_that_clients_expect(sdk: Sdk) -> None:
     assert str(system_assistant_id("echo")) == ECHO
     assistant = sdk("assistants.get", ECHO)
@@ -25,6 +28,9 @@ def test_each_graph_has_an_assistant_with_the_id_that_clients_expect(sdk: Sdk) -
     assert assistant["created_at"].endswith("+00:00")
 
 
+@covers("POST /assistants", "200")
+@covers("AssistantCreate", "graph_id", "assistant_id", "config", "metadata", "name", "description")
+@covers("Assistant", "assistant_id", "graph_id", "config", "context", "metadata", "name", "description")
 def test_an_assistant_is_created_with_what_was_sent(sdk: Sdk) -> None:
     wanted = str(uuid4())
     made = sdk(
@@ -47,18 +53,22 @@ def test_an_assistant_is_created_with_what_was_sent(sdk: Sdk) -> None:
     assert sdk("assistants.get", wanted) == made
 
 
+@covers("AssistantCreate", "context", "name")
 def test_a_context_is_mirrored_into_the_configuration(sdk: Sdk) -> None:
     made = sdk("assistants.create", graph_id="echo", context={"tone": "kind"})
     assert made["config"] == {"configurable": {"tone": "kind"}}
     assert made["name"] == "Untitled"
 
 
+@covers("POST /assistants", "400")
 def test_a_context_and_a_configuration_at_once_are_refused(sdk: Sdk) -> None:
     with pytest.raises(Refused, match="Cannot specify both configurable and context") as refused:
         sdk("assistants.create", graph_id="echo", context={"a": 1}, config={"configurable": {"a": 2}})
     assert refused.value.status == 400
 
 
+@covers("POST /assistants", "409")
+@covers("AssistantCreate", "if_exists")
 def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None:
     made = sdk("assistants.create", graph_id="echo", name="first")
     taken = made["assistant_id"]
@@ -71,6 +81,8 @@ def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None
     assert again == made
 
 
+@covers("POST /assistants", "404")
+@covers("POST /assistants/search", "404")
 def test_an_unknown_graph_is_not_found(sdk: Sdk) -> None:
     for call in ("assistants.create", "assistants.search", "assistants.count"):
         with pytest.raises(Refused, match=r"Graph 'nope' not found. Expected one of: \['ask', ") as refused:
@@ -78,6 +90,10 @@ def test_an_unknown_graph_is_not_found(sdk: Sdk) -> None:
         assert refused.value.status == 404
 
 
+@covers("POST /assistants/search", "200")
+@covers("POST /assistants/count", "200")
+@covers("AssistantCount", "metadata", "graph_id", "name")
+@covers("AssistantSearch", "sort_by", "sort_order", "select")
 def test_assistants_are_searched_counted_and_sorted(sdk: Sdk) -> None:
     tag = str(uuid4())
     made = [
@@ -94,6 +110,8 @@ def test_assistants_are_searched_counted_and_sorted(sdk: Sdk) -> None:
     assert by_name == [{"name": f"Name {letter} {tag}"} for letter in "abc"]
 
 
+@covers("POST /assistants/search", "X-Pagination-Next:")
+@covers("AssistantSearch", "limit", "offset")
 def test_a_page_names_the_next_one(sdk: Sdk) -> None:
     tag = str(uuid4())
     for _ in range(3):
@@ -105,6 +123,7 @@ def test_a_page_names_the_next_one(sdk: Sdk) -> None:
     assert (len(second["assistants"]), second["next"]) == (1, None)
 
 
+@covers("POST /assistants/search", "X-Pagination-Total:")
 def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
     tag = str(uuid4())
     for _ in range(3):
@@ -114,6 +133,15 @@ def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
         assert page.headers["x-pagination-total"] == "3"
 
 
+@covers("PATCH /assistants/{assistant_id}", "200", "version")
+@covers("AssistantPatch", "graph_id", "config", "context", "metadata", "name")
+@covers("Assistant", "version", "updated_at")
+@covers("POST /assistants/{assistant_id}/versions", "200", "newest first")
+@covers("Versions", "metadata", "limit", "offset")
+@covers("Version", "*")
+@covers("POST /assistants/{assistant_id}/latest", "200", "everything")
+@covers("Latest", "version")
+@covers("Defects", "a version does not bring back graph and context")
 def test_each_change_is_a_version_that_can_be_the_active_one_again(sdk: Sdk) -> None:
     made = sdk(
         "assistants.create",
@@ -156,6 +184,9 @@ def test_each_change_is_a_version_that_can_be_the_active_one_again(sdk: Sdk) -> 
     assert third["config"] == {"configurable": {"tone": "sad"}}
 
 
+@covers("PATCH /assistants/{assistant_id}", "404")
+@covers("POST /assistants/{assistant_id}/versions", "404")
+@covers("POST /assistants/{assistant_id}/latest", "404")
 def test_a_version_or_an_assistant_that_is_not_there_is_not_found(sdk: Sdk) -> None:
     place, nobody = sdk("assistants.create", graph_id="echo")["assistant_id"], str(uuid4())
     for call, *args in (
@@ -173,6 +204,8 @@ def test_a_version_or_an_assistant_that_is_not_there_is_not_found(sdk: Sdk) -> N
     assert len(sdk("assistants.get_versions", place)) == 1
 
 
+@covers("Assistants in runs and crons", "by graph or id")
+@covers("RunCreate", "assistant_id")
 def test_a_run_goes_by_the_version_that_is_active(sdk: Sdk) -> None:
     place = sdk("assistants.create", graph_id="echo")["assistant_id"]
     sdk("assistants.update", place, graph_id="events")
@@ -182,6 +215,13 @@ def test_a_run_goes_by_the_version_that_is_active(sdk: Sdk) -> None:
     assert [message["content"] for message in said["messages"]] == ["hi", "hi"]
 
 
+@covers("GET /assistants/{assistant_id}/schemas", "200")
+@covers("GraphSchemas", "graph_id")
+@covers("Schemas", "input_schema", "output_schema", "state_schema", "config_schema", "context_schema")
+@covers("GET /assistants/{assistant_id}/subgraphs", "200")
+@covers("GET /assistants/{assistant_id}/subgraphs/{namespace}", "200", "?recurse", "unknown namespace")
+@covers("GET /assistants/{assistant_id}/graph", "200", "a graph's name", "?xray")
+@covers("Drawing", "nodes", "edges")
 def test_a_graph_tells_its_schemas_its_subgraphs_and_how_it_is_drawn(sdk: Sdk) -> None:
     made = sdk("assistants.create", graph_id="nested")["assistant_id"]
     schemas = sdk("assistants.get_schemas", made)
@@ -205,6 +245,9 @@ def test_a_graph_tells_its_schemas_its_subgraphs_and_how_it_is_drawn(sdk: Sdk) -
     assert sdk("assistants.get_graph", "nested", xray=1) == inside
 
 
+@covers("GET /assistants/{assistant_id}/graph", "404")
+@covers("GET /assistants/{assistant_id}/schemas", "404")
+@covers("GET /assistants/{assistant_id}/subgraphs", "404")
 def test_of_an_assistant_that_is_not_there_nothing_is_told(sdk: Sdk) -> None:
     nobody = str(uuid4())
     for call in ("assistants.get_graph", "assistants.get_schemas", "assistants.get_subgraphs"):
@@ -213,6 +256,8 @@ def test_of_an_assistant_that_is_not_there_nothing_is_told(sdk: Sdk) -> None:
         assert refused.value.status == 404
 
 
+@covers("DELETE /assistants/{assistant_id}", "204", "404")
+@covers("GET /assistants/{assistant_id}", "404")
 def test_a_deleted_assistant_is_gone(sdk: Sdk) -> None:
     gone = sdk("assistants.create", graph_id="echo")["assistant_id"]
     sdk("assistants.delete", gone)
@@ -222,6 +267,7 @@ def test_a_deleted_assistant_is_gone(sdk: Sdk) -> None:
         assert refused.value.status == 404
 
 
+@covers("DELETE /assistants/{assistant_id}", "?delete_threads")
 def test_threads_go_with_their_assistant_when_that_is_asked(sdk: Sdk) -> None:
     made = sdk("assistants.create", graph_id="echo")["assistant_id"]
     its, other = (sdk("threads.create")["thread_id"] for _ in range(2))
@@ -235,6 +281,8 @@ def test_threads_go_with_their_assistant_when_that_is_asked(sdk: Sdk) -> None:
     assert sdk("threads.get", other)["thread_id"] == other
 
 
+@covers("Assistant", "a deleted system assistant")
+@covers("Defects", "a deleted system assistant stays away")
 def test_a_deleted_system_assistant_is_made_again_when_its_graph_is_run(sdk: Sdk) -> None:
     events = str(system_assistant_id("events"))
     sdk("assistants.delete", events)
@@ -242,6 +290,7 @@ def test_a_deleted_system_assistant_is_made_again_when_its_graph_is_run(sdk: Sdk
     assert sdk("assistants.get", events)["metadata"] == {"created_by": "system"}
 
 
+@covers("GET /assistants/{assistant_id}", "422")
 def test_what_is_no_id_in_a_path_is_refused(sdk: Sdk) -> None:
     with pytest.raises(Refused, match="Invalid assistant ID: must be a UUID") as refused:
         sdk("assistants.get", "echo")

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.support.servers import Server
+from tests.wire.compatibility import covers
 
 Rows = Callable[[], dict[str, int]]
 
@@ -119,6 +120,7 @@ def doors(thread: str, cron: str) -> list[tuple[str, str]]:
     ]
 
 
+@covers("Refusal", "422 no JSON", "422 unholdable")
 @pytest.mark.parametrize("case", BAD_JSON)
 def test_json_that_cannot_be_is_refused_at_every_door(
     server: Server, rows: Rows, thread: str, cron: str, case: str
@@ -214,6 +216,13 @@ FIELDS: dict[str, list[object]] = {
 }
 
 
+@covers("POST /threads", "422")
+@covers("POST /threads/search", "422")
+@covers("POST /assistants", "422")
+@covers("POST /threads/{thread_id}/runs", "422")
+@covers("POST /threads/{thread_id}/state/checkpoint", "422")
+@covers("POST /threads/{thread_id}/history", "422")
+@covers("Defects", "numbers that mean nothing are taken")
 @pytest.mark.parametrize("door", FIELDS)
 def test_a_field_that_cannot_be_is_refused_and_named(
     http: httpx.Client, rows: Rows, thread: str, door: str

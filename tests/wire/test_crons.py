@@ -12,6 +12,7 @@ import pytest
 from matins.domain.crons import LATE
 from matins.domain.ids import system_assistant_id
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.sdks import KINDS, Refused, Sdk
 
 SAID = {"messages": [{"role": "user", "content": "What time is it?"}]}
@@ -43,6 +44,10 @@ def ahead(**duration: float) -> datetime:
     return datetime.now(UTC) + timedelta(**duration)  # noqa: TID251 - the clock of a client
 
 
+@covers("POST /threads/{thread_id}/runs/crons", "200")
+@covers("Cron", "keys", "user_id", "payload", "*")
+@covers("CronCreate", "assistant_id", "schedule")
+@covers("OfRuns", "input", "metadata")
 def test_a_cron_on_a_thread_is_answered_as_a_cron(sdk: Sdk, thread: str) -> None:
     cron = sdk("crons.create_for_thread", thread, "echo", schedule=DAILY, input=SAID, metadata={"m": "thr"})
     assert list(cron) == [
@@ -62,6 +67,9 @@ def test_a_cron_on_a_thread_is_answered_as_a_cron(sdk: Sdk, thread: str) -> None
     sdk("crons.delete", cron["cron_id"])
 
 
+@covers("POST /runs/crons", "200")
+@covers("OfRuns", "on_run_completed")
+@covers("DELETE /runs/crons/{cron_id}", "204")
 def test_a_cron_without_a_thread_deletes_what_it_made_or_keeps_it(sdk: Sdk) -> None:
     for asked in ("delete", "keep"):
         cron = sdk("crons.create", "echo", schedule=DAILY, input=SAID, on_run_completed=asked)
@@ -69,6 +77,10 @@ def test_a_cron_without_a_thread_deletes_what_it_made_or_keeps_it(sdk: Sdk) -> N
         sdk("crons.delete", cron["cron_id"])
 
 
+@covers("GET /runs/crons/{cron_id}", "200", "404")
+@covers("DELETE /runs/crons/{cron_id}", "404")
+@covers("PATCH /runs/crons/{cron_id}", "404")
+@covers("Cron", "payload")
 def test_a_cron_is_got_by_its_id(http: httpx.Client) -> None:
     made = http.post("/runs/crons", json={"assistant_id": "echo", "schedule": DAILY, "mine": 1}).json()
     assert made["payload"]["mine"] == 1
@@ -79,6 +91,10 @@ def test_a_cron_is_got_by_its_id(http: httpx.Client) -> None:
         assert response.status_code == 404
 
 
+@covers("POST /runs/crons/search", "200")
+@covers("POST /runs/crons/count", "200")
+@covers("CronSearch", "limit", "offset", "sort_by", "sort_order", "select")
+@covers("CronCount", "assistant_id", "thread_id", "enabled")
 def test_crons_are_searched_counted_sorted_and_paged(sdk: Sdk, thread: str) -> None:
     assistant = sdk("assistants.create", graph_id="echo")["assistant_id"]
     made = [
@@ -111,6 +127,8 @@ def test_crons_are_searched_counted_sorted_and_paged(sdk: Sdk, thread: str) -> N
     assert sdk("crons.count", assistant_id=assistant) == 0
 
 
+@covers("POST /runs/crons/search", "X-Pagination-Total:", "X-Pagination-Next:")
+@covers("CronCount", "metadata")
 def test_crons_are_found_by_metadata_with_a_true_total(http: httpx.Client) -> None:
     tag = str(uuid4())
     for _ in range(3):
@@ -125,6 +143,9 @@ def test_crons_are_found_by_metadata_with_a_true_total(http: httpx.Client) -> No
         http.delete(f"/runs/crons/{cron['cron_id']}").raise_for_status()
 
 
+@covers("PATCH /runs/crons/{cron_id}", "200")
+@covers("CronPatch", "schedule", "end_time")
+@covers("OfRuns", "metadata", "input", "enabled")
 def test_a_cron_is_changed(sdk: Sdk, thread: str) -> None:
     cron = sdk("crons.create_for_thread", thread, "echo", schedule=DAILY, input=SAID, metadata={"a": 1})
     cron_id = cron["cron_id"]
@@ -143,6 +164,7 @@ def test_a_cron_is_changed(sdk: Sdk, thread: str) -> None:
     sdk("crons.delete", cron_id)
 
 
+@covers("OfRuns", "context")
 @pytest.mark.parametrize("asked", [{}, {"context": {"tone": "kind"}}], ids=["without", "with"])
 def test_a_graph_gets_the_context_that_its_cron_was_given_and_nothing_else(
     http: httpx.Client, asked: dict[str, object]
@@ -161,6 +183,8 @@ def test_a_graph_gets_the_context_that_its_cron_was_given_and_nothing_else(
 
 
 # JavaScript 2.0 sends neither a time zone nor, when it creates, an end.
+@covers("CronCreate", "timezone")
+@covers("CronPatch", "timezone")
 @pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
 def test_a_change_of_time_zone_moves_the_next_date(sdk: Sdk, thread: str) -> None:
     cron = sdk("crons.create_for_thread", thread, "echo", schedule="30 9 * * *", timezone="Asia/Tokyo")
@@ -171,6 +195,8 @@ def test_a_change_of_time_zone_moves_the_next_date(sdk: Sdk, thread: str) -> Non
     sdk("crons.delete", cron["cron_id"])
 
 
+@covers("CronCreate", "end_time")
+@covers("CronPatch", "end_time")
 def test_an_end_is_kept_and_taken_away(http: httpx.Client) -> None:
     body = {"assistant_id": "echo", "schedule": DAILY}
     for end in ("2999-01-01T00:00:00Z", "2999-01-01T09:00:00+09:00", "2999-01-01T00:00:00"):
@@ -189,6 +215,9 @@ def test_an_end_before_the_first_slot_leaves_nothing_to_fire(sdk: Sdk, thread: s
     sdk("crons.delete", cron["cron_id"])
 
 
+@covers("POST /threads/{thread_id}/runs/crons", "422")
+@covers("POST /runs/crons", "422")
+@covers("Defects", "an end of a cron is not checked", "a cron without an assistant or a schedule is a 500")
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
@@ -235,6 +264,7 @@ def test_a_cron_that_cannot_be_is_refused_and_the_trouble_named(
     assert rows() == before
 
 
+@covers("PATCH /runs/crons/{cron_id}", "400", "422")
 def test_a_change_that_cannot_be_is_refused_and_changes_nothing(http: httpx.Client) -> None:
     cron = http.post("/runs/crons", json={"assistant_id": "echo", "schedule": DAILY}).json()
     place = f"/runs/crons/{cron['cron_id']}"
@@ -262,12 +292,14 @@ def test_the_curl_call_without_a_schedule_is_told_so(http: httpx.Client) -> None
     assert "schedule" in response.json()["detail"]
 
 
+@covers("POST /threads/{thread_id}/runs/crons", "404")
 def test_a_cron_on_a_thread_that_is_not_there_is_not_found(sdk: Sdk) -> None:
     with pytest.raises(Refused, match="not found") as refused:
         sdk("crons.create_for_thread", str(uuid4()), "echo", schedule=DAILY)
     assert refused.value.status == 404
 
 
+@covers("Defects", "runs of a cron do not name it")
 def test_a_cron_fires_on_each_of_its_slots_and_stops_when_it_is_deleted(sdk: Sdk, thread: str) -> None:
     cron = sdk(
         "crons.create_for_thread", thread, "echo", schedule="@every 1s", input=SAID, metadata={"mine": 1}
@@ -290,6 +322,7 @@ def test_a_cron_fires_on_each_of_its_slots_and_stops_when_it_is_deleted(sdk: Sdk
     assert len(sdk("threads.get_state", thread)["values"]["messages"]) == 2 * len(runs)
 
 
+@covers("OfRuns", "enabled")
 @pytest.mark.parametrize("sdk", ["py-sync"], indirect=True)
 def test_a_cron_that_is_switched_off_does_not_fire_until_it_is_switched_on(sdk: Sdk, thread: str) -> None:
     cron_id = sdk("crons.create_for_thread", thread, "echo", schedule="@every 1s", input=SAID, enabled=False)[
@@ -303,6 +336,8 @@ def test_a_cron_that_is_switched_off_does_not_fire_until_it_is_switched_on(sdk: 
     sdk("crons.delete", cron_id)
 
 
+@covers("CronCreate", "end_time")
+@covers("Defects", "a cron with an end stops all others")
 def test_a_cron_with_an_end_fires_until_then_and_disturbs_no_other(http: httpx.Client) -> None:
     ended, other = (http.post("/threads", json={}).json()["thread_id"] for _ in range(2))
     body = {"assistant_id": "echo", "schedule": "@every 1s", "input": SAID}
@@ -326,6 +361,7 @@ def test_a_cron_with_an_end_fires_until_then_and_disturbs_no_other(http: httpx.C
         assert http.delete(f"/runs/crons/{cron['cron_id']}").status_code == 204
 
 
+@covers("OfRuns", "on_run_completed")
 @pytest.mark.parametrize("sdk", ["py-sync"], indirect=True)
 def test_a_cron_without_a_thread_runs_on_threads_of_its_own(sdk: Sdk) -> None:
     tag = str(uuid4())
@@ -347,6 +383,7 @@ def test_a_cron_without_a_thread_runs_on_threads_of_its_own(sdk: Sdk) -> None:
     until(lambda: sdk("threads.count", metadata={"tag": f"delete {tag}"}) == 0)
 
 
+@covers("DELETE /threads/{thread_id}", "runs, state and crons")
 def test_crons_go_with_their_thread(sdk: Sdk, thread: str) -> None:
     cron_id = sdk("crons.create_for_thread", thread, "echo", schedule=DAILY)["cron_id"]
     sdk("threads.delete", thread)
@@ -355,6 +392,9 @@ def test_crons_go_with_their_thread(sdk: Sdk, thread: str) -> None:
     assert refused.value.status == 404
 
 
+@covers("Cron", "paused_reason")
+@covers("DELETE /assistants/{assistant_id}", "crons")
+@covers("Defects", "crons vanish with their assistant")
 def test_crons_stay_paused_with_a_reason_when_their_assistant_is_deleted(sdk: Sdk, thread: str) -> None:
     assistant = sdk("assistants.create", graph_id="echo")["assistant_id"]
     cron_id = sdk("crons.create_for_thread", thread, assistant, schedule="@every 1s", input=SAID)["cron_id"]

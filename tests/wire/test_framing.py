@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.support.servers import Server
+from tests.wire.compatibility import covers
 
 
 class Wire:
@@ -91,6 +92,9 @@ def thread(server: Server) -> str:
     return thread_id
 
 
+@covers("Server-sent events", "content-type:", "cache-control:", "x-accel-buffering:", "transfer-encoding:")
+@covers("Server-sent events", "lines", "data", "metadata", "end", "id")
+@covers("POST /threads/{thread_id}/runs/stream", "Content-Location:", "Location:")
 def test_a_stream_is_framed_byte_for_byte(server: Server, thread: str) -> None:
     wanted = {"assistant_id": "events", "input": {"n": 1}, "stream_mode": ["custom", "values"]}
     status, headers, body = post(server, f"/threads/{thread}/runs/stream", wanted)
@@ -109,6 +113,8 @@ def test_a_stream_is_framed_byte_for_byte(server: Server, thread: str) -> None:
     )
 
 
+@covers("Server-sent events", "lines", "id")
+@covers("To follow a run", "Last-Event-ID")
 def test_the_events_of_a_resumable_stream_have_numbers(server: Server, thread: str) -> None:
     wanted = {
         "assistant_id": "events",
@@ -130,6 +136,8 @@ def test_the_events_of_a_resumable_stream_have_numbers(server: Server, thread: s
         assert again["content-type"] == headers["content-type"]
 
 
+@covers("Server-sent events", "data")
+@covers("Requests and answers", "JSON")
 def test_what_is_no_ascii_is_sent_as_it_is(server: Server, thread: str) -> None:
     said = {"messages": [{"role": "user", "content": "Größe 🦉 \u2028 x"}]}
     _, _, body = post(server, f"/threads/{thread}/runs/wait", {"assistant_id": "echo", "input": said})
@@ -139,6 +147,7 @@ def test_what_is_no_ascii_is_sent_as_it_is(server: Server, thread: str) -> None:
     assert all(line.startswith((b"event: ", b"data: ")) or not line for line in body.split(b"\r\n"))
 
 
+@covers("Server-sent events", "error", "end")
 def test_a_failure_is_the_last_event_and_the_end(server: Server, thread: str) -> None:
     wanted = {"assistant_id": "failing", "input": {"x": 1}, "stream_mode": "updates"}
     status, headers, body = post(server, f"/threads/{thread}/runs/stream", wanted)
@@ -150,6 +159,8 @@ def test_a_failure_is_the_last_event_and_the_end(server: Server, thread: str) ->
     )
 
 
+@covers("Server-sent events", "heartbeat")
+@covers("What wait and join answer", "newlines")
 def test_a_silent_run_is_kept_alive(server: Server) -> None:
     """A stream and a wait side by side: a comment, and a newline before the value, every five seconds."""
     wanted = json.dumps({"assistant_id": "slow", "input": {"delay": 8}, "stream_mode": "updates"}).encode()
@@ -195,6 +206,8 @@ REFUSED = [
 ]
 
 
+@covers("Refusal", "detail", "422 no JSON", "422 no id", "400 no number")
+@covers("Refusal", "404 unknown route", "405 unknown method")
 def test_a_refusal_says_why_and_keeps_the_connection(server: Server) -> None:
     with connect(server) as wire:
         for request, sent, expected, text in REFUSED:
@@ -213,6 +226,7 @@ def test_a_refusal_says_why_and_keeps_the_connection(server: Server) -> None:
         assert wire.head()[0] == 200
 
 
+@covers("Refusal", "413")
 def test_a_body_that_announces_too_much_is_refused_unread(server: Server) -> None:
     with connect(server) as wire:
         wire.send(f"POST /threads HTTP/1.1\r\ncontent-length: {2**31}")
@@ -241,6 +255,8 @@ def test_a_large_body_is_read(server: Server) -> None:
     httpx.delete(f"{server.url}/threads/{made['thread_id']}").raise_for_status()
 
 
+@covers("PATCH /threads/{thread_id}", "204")
+@covers("DELETE /threads/{thread_id}", "204")
 def test_what_has_no_body_to_give_gives_none(server: Server, thread: str) -> None:
     with connect(server) as wire:
         wire.send(f"PATCH /threads/{thread} HTTP/1.1\r\nprefer: return=minimal", b'{"metadata":{"a":1}}')
@@ -252,6 +268,7 @@ def test_what_has_no_body_to_give_gives_none(server: Server, thread: str) -> Non
         assert "content-type" not in headers
 
 
+@covers("Requests and answers", "access-control-allow-origin:")
 def test_pages_of_other_origins_may_read_every_answer(server: Server) -> None:
     with connect(server) as wire:
         for path in ("/ok", "/nowhere", "/threads/abc"):

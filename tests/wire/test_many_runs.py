@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.sdks import KINDS, Refused, Sdk
 
 SLOW = {"delay": 600}
@@ -18,6 +19,7 @@ def wanted(graph: str, **more: object) -> dict[str, object]:
     return {"assistant_id": graph, "assistantId": graph, **more}
 
 
+@covers("POST /runs/batch", "200")
 def test_a_batch_makes_a_run_of_each_on_a_thread_of_its_own(sdk: Sdk) -> None:
     batch = [wanted("events", input={"n": n}, on_completion="keep", metadata={"n": n}) for n in range(5)]
     made = sdk("runs.create_batch", batch)
@@ -28,6 +30,7 @@ def test_a_batch_makes_a_run_of_each_on_a_thread_of_its_own(sdk: Sdk) -> None:
         assert sdk("runs.join", run["thread_id"], run["run_id"])["written"] == number
 
 
+@covers("POST /runs/batch", "all or none", "422")
 def test_a_batch_with_one_that_cannot_be_makes_none(
     http: httpx.Client, rows: Callable[[], dict[str, int]]
 ) -> None:
@@ -47,6 +50,8 @@ def test_a_batch_with_one_that_cannot_be_makes_none(
     assert rows() == before
 
 
+@covers("POST /runs/cancel", "204", "404")
+@covers("CancelMany", "thread_id", "run_ids")
 @with_cancel_many
 def test_runs_of_a_thread_are_cancelled_by_their_ids(sdk: Sdk) -> None:
     thread = sdk("threads.create")["thread_id"]
@@ -62,6 +67,7 @@ def test_runs_of_a_thread_are_cancelled_by_their_ids(sdk: Sdk) -> None:
     until(lambda: sdk("threads.get", thread)["status"] == "interrupted")
 
 
+@covers("CancelMany", "status")
 @with_cancel_many
 def test_runs_are_cancelled_by_their_status(sdk: Sdk) -> None:
     thread = sdk("threads.create")["thread_id"]
@@ -86,6 +92,7 @@ def test_runs_that_are_cancelled_together_are_undone_when_that_is_asked(sdk: Sdk
     assert sdk("threads.get", thread)["status"] == "idle"
 
 
+@covers("POST /runs/cancel", "422", "404", "?action")
 def test_which_runs_to_cancel_is_said_in_one_way(http: httpx.Client) -> None:
     thread, run = str(uuid4()), str(uuid4())
     for asked in (

@@ -10,6 +10,7 @@ import pytest
 from matins.domain.ids import system_assistant_id
 from tests.support.servers import Server
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
 
 SAID = {"messages": [{"role": "user", "content": "hi"}]}
@@ -27,6 +28,8 @@ def ended_at(url: str) -> str | None:
     return None if status in {"pending", "running"} else status
 
 
+@covers("POST /threads/{thread_id}/runs/wait", "200")
+@covers("What wait and join answer", "state")
 def test_wait_gives_the_state_that_the_run_leaves(sdk: Sdk, thread: str) -> None:
     values = sdk("runs.wait", thread, "echo", input=SAID)
     assert [(message["type"], message["content"]) for message in values["messages"]] == [
@@ -38,6 +41,11 @@ def test_wait_gives_the_state_that_the_run_leaves(sdk: Sdk, thread: str) -> None
     assert sdk("threads.get_state", thread)["values"] == values
 
 
+@covers("POST /threads/{thread_id}/runs", "200", "Content-Location:")
+@covers("GET /threads/{thread_id}/runs/{run_id}", "200")
+@covers("GET /threads/{thread_id}/runs/{run_id}/join", "200")
+@covers("Run", "keys", "metadata", "status", "kwargs", "*")
+@covers("RunCreate", "metadata", "config")
 def test_a_created_run_is_pending_and_ends_in_success(sdk: Sdk, thread: str) -> None:
     run = sdk(
         "runs.create",
@@ -67,6 +75,7 @@ def test_a_created_run_is_pending_and_ends_in_success(sdk: Sdk, thread: str) -> 
     assert ended["updated_at"] > run["created_at"]
 
 
+@covers("What wait and join answer", "a finished run")
 def test_join_gives_each_run_its_own_answer(sdk: Sdk, thread: str) -> None:
     first = sdk("runs.create", thread, "events", input={"n": 1})["run_id"]
     second = sdk("runs.create", thread, "events", input={"n": 2})["run_id"]
@@ -93,6 +102,8 @@ def test_a_bad_column_names_the_good_ones(sdk: Sdk, thread: str) -> None:
     assert refused.value.status == 422
 
 
+@covers("POST /runs/wait", "200")
+@covers("RunWithoutThread", "on_completion")
 def test_a_run_without_a_thread_leaves_nothing(sdk: Sdk) -> None:
     assert sdk("runs.wait", None, "events", input={"n": 2}) == {"n": 2, "written": 2}
     created = sdk.created[-1]
@@ -102,6 +113,7 @@ def test_a_run_without_a_thread_leaves_nothing(sdk: Sdk) -> None:
     assert refused.value.status == 404
 
 
+@covers("RunWithoutThread", "on_completion")
 def test_a_run_without_a_thread_can_keep_the_one_that_it_got(sdk: Sdk) -> None:
     sdk("runs.wait", None, "events", input={"n": 2}, on_completion="keep")
     kept = sdk("threads.get", sdk.created[-1]["thread_id"])
@@ -109,6 +121,7 @@ def test_a_run_without_a_thread_can_keep_the_one_that_it_got(sdk: Sdk) -> None:
     assert kept["status"] == "idle"
 
 
+@covers("POST /runs", "200", "thread_id")
 def test_a_background_run_without_a_thread_goes_with_it(sdk: Sdk) -> None:
     run = sdk("runs.create", None, "events", input={"n": 2})
     assert run["status"] == "pending"
@@ -124,6 +137,8 @@ def test_a_background_run_without_a_thread_goes_with_it(sdk: Sdk) -> None:
     until(is_gone)
 
 
+@covers("What wait and join answer", "__error__")
+@covers("Run", "status")
 def test_a_graph_that_fails_is_an_error_in_a_success(sdk: Sdk, thread: str) -> None:
     failure = {"error": "ValueError", "message": "boom happened"}
     answer = sdk("runs.wait", thread, "failing", input={"x": 1}, raise_error=False)
@@ -138,6 +153,9 @@ def test_an_sdk_raises_how_a_graph_failed(sdk: Sdk) -> None:
         sdk("runs.wait", None, "failing", input={"x": 1})
 
 
+@covers("RunCreate", "command", "command.resume")
+@covers("Run", "status of a question")
+@covers("Defects", "a run that asked something is a success")
 def test_a_run_is_resumed_by_a_command(sdk: Sdk, thread: str) -> None:
     answer = sdk("runs.wait", thread, "ask", input={"question": "Who?"})
     [asked] = answer["__interrupt__"]
@@ -148,6 +166,9 @@ def test_a_run_is_resumed_by_a_command(sdk: Sdk, thread: str) -> None:
     assert done["answer"] == "Thank you, Ada."
 
 
+@covers("RunCreate", "interrupt_before", "input")
+@covers("What wait and join answer", "breakpoint")
+@covers("Thread", "status after an interrupt")
 def test_a_run_stops_before_a_node_and_another_goes_on(sdk: Sdk, thread: str) -> None:
     stopped = sdk("runs.wait", thread, "ask", input={"question": "Who?"}, interrupt_before=["ask"])
     assert stopped == {"question": "Who?"}
@@ -155,6 +176,7 @@ def test_a_run_stops_before_a_node_and_another_goes_on(sdk: Sdk, thread: str) ->
     assert sdk("runs.wait", thread, "ask")["__interrupt__"][0]["value"] == {"q": "Who?"}
 
 
+@covers("RunCreate", "command.update", "command.goto")
 def test_a_command_goes_to_a_node_and_updates_the_state(sdk: Sdk, thread: str) -> None:
     sdk("runs.wait", thread, "ask", input={"question": "Who?"})
     sdk("runs.wait", thread, "ask", command={"resume": "Ada"})
@@ -162,6 +184,7 @@ def test_a_command_goes_to_a_node_and_updates_the_state(sdk: Sdk, thread: str) -
     assert done["answer"] == "Thank you, Bob."
 
 
+@covers("RunCreate", "context")
 def test_a_graph_gets_its_context_and_configuration(sdk: Sdk, thread: str) -> None:
     run = sdk("runs.create", thread, "echo", input=SAID, context={"a": 1})
     assert run["kwargs"]["config"]["configurable"]["a"] == 1
@@ -171,6 +194,8 @@ def test_a_graph_gets_its_context_and_configuration(sdk: Sdk, thread: str) -> No
     sdk("runs.join", thread, run["run_id"])
 
 
+@covers("RunCreate", "context", "config")
+@covers("Config", "configurable")
 def test_a_graph_that_takes_a_context_gets_it_in_either_form(sdk: Sdk, thread: str) -> None:
     for options, tone in (
         ({}, "plain"),
@@ -181,6 +206,9 @@ def test_a_graph_that_takes_a_context_gets_it_in_either_form(sdk: Sdk, thread: s
         assert sdk("runs.wait", thread, "strict", input={}, **options) == {"tone": tone}
 
 
+@covers("Run", "one at a time")
+@covers("Thread", "status while runs wait")
+@covers("RunOnThread", "multitask_strategy")
 def test_runs_of_a_thread_wait_for_each_other(sdk: Sdk, thread: str) -> None:
     first = sdk("runs.create", thread, "slow", input={"delay": 600})["run_id"]
     others = [sdk("runs.create", thread, "events", input={"n": n})["run_id"] for n in range(3)]
@@ -194,6 +222,10 @@ def test_runs_of_a_thread_wait_for_each_other(sdk: Sdk, thread: str) -> None:
     assert [runs[run]["status"] for run in (first, *others)] == ["interrupted", *["success"] * 3]
 
 
+@covers("RunOnThread", "multitask_strategy")
+@covers("POST /threads/{thread_id}/runs", "409")
+@covers("POST /threads/{thread_id}/runs/wait", "409")
+@covers("POST /threads/{thread_id}/runs/stream", "409")
 @pytest.mark.parametrize("how", ["create", "wait", "stream"])
 def test_a_run_that_would_have_to_wait_is_rejected_when_that_is_asked(
     sdk: Sdk, thread: str, how: str
@@ -206,6 +238,9 @@ def test_a_run_that_would_have_to_wait_is_rejected_when_that_is_asked(
     sdk("runs.cancel", thread, run["run_id"], wait=True)
 
 
+@covers("RunOnThread", "if_not_exists")
+@covers("POST /threads/{thread_id}/runs", "404")
+@covers("Thread", "metadata")
 def test_a_thread_that_is_not_there_is_made_when_that_is_asked(sdk: Sdk) -> None:
     wanted = str(uuid4())
     with pytest.raises(Refused, match="Thread or assistant not found") as refused:
@@ -215,6 +250,8 @@ def test_a_thread_that_is_not_there_is_made_when_that_is_asked(sdk: Sdk) -> None
     assert sdk("threads.get", wanted)["metadata"]["m"] == 1
 
 
+@covers("RunCreate", "after_seconds")
+@covers("Thread", "status while runs wait")
 def test_a_run_starts_later_when_that_is_asked(sdk: Sdk, thread: str) -> None:
     late = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=3600)["run_id"]
     assert sdk("threads.get", thread)["status"] == "busy"
@@ -226,6 +263,10 @@ def test_a_run_starts_later_when_that_is_asked(sdk: Sdk, thread: str) -> None:
     assert time.monotonic() - began > 0.9
 
 
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "200", "?wait", "404 ended")
+@covers("Run", "status")
+@covers("Thread", "error after a cancel", "status after an interrupt")
+@covers("When a client goes away", "thread of a cancelled run")
 def test_a_running_run_is_cancelled(sdk: Sdk, thread: str) -> None:
     run = sdk("runs.create", thread, "slow", input={"delay": 60})
     until(lambda: sdk("threads.get_state", thread)["next"] == ["step"])
@@ -243,6 +284,7 @@ def test_a_running_run_is_cancelled(sdk: Sdk, thread: str) -> None:
     assert refused.value.status == 404
 
 
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "202", "a pending run")
 def test_a_pending_run_is_cancelled_at_once(sdk: Sdk, thread: str) -> None:
     running = sdk("runs.create", thread, "slow", input={"delay": 60})
     pending = sdk("runs.create", thread, "echo", input=SAID)
@@ -251,6 +293,8 @@ def test_a_pending_run_is_cancelled_at_once(sdk: Sdk, thread: str) -> None:
     sdk("runs.cancel", thread, running["run_id"], wait=True)
 
 
+@covers("DELETE /threads/{thread_id}/runs/{run_id}", "204", "404", "any state")
+@covers("GET /threads/{thread_id}/runs/{run_id}", "404")
 def test_a_run_is_deleted_in_whatever_state(sdk: Sdk, thread: str) -> None:
     ended = sdk("runs.create", thread, "events", input={"n": 1})["run_id"]
     sdk("runs.join", thread, ended)
@@ -266,6 +310,11 @@ def test_a_run_is_deleted_in_whatever_state(sdk: Sdk, thread: str) -> None:
     assert sdk("runs.wait", thread, "events", input={"n": 5})["written"] == 5
 
 
+@covers("GET /threads/{thread_id}/runs", "404")
+@covers("GET /threads/{thread_id}/runs/{run_id}/join", "404")
+@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "404")
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "404 unknown")
+@covers("Defects", "an unknown run is a 200")
 def test_what_is_not_there_is_not_found(sdk: Sdk, thread: str) -> None:
     unknown = str(uuid4())
     for call, args in (
@@ -282,12 +331,14 @@ def test_what_is_not_there_is_not_found(sdk: Sdk, thread: str) -> None:
         assert (call, refused.value.status) == (call, 404)
 
 
+@covers("RunCreate", "assistant_id unknown")
 def test_an_unknown_graph_is_refused_with_the_known_ones(sdk: Sdk, thread: str) -> None:
     with pytest.raises(Refused, match=r"Invalid assistant: 'nope'(.|\n)*ask, chat, echo") as refused:
         sdk("runs.create", thread, "nope")
     assert refused.value.status == 422
 
 
+@covers("Config", "recursion_limit")
 def test_a_failure_that_nobody_may_read_is_masked_and_the_limit_is_named(sdk: Sdk, thread: str) -> None:
     answer = sdk(
         "runs.wait",
@@ -301,6 +352,7 @@ def test_a_failure_that_nobody_may_read_is_masked_and_the_limit_is_named(sdk: Sd
     assert "3" in answer["__error__"]["message"]
 
 
+@covers("RunCreate", "durability")
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 def test_every_durability_leaves_the_same_state(sdk: Sdk, thread: str, durability: str) -> None:
     sdk("runs.wait", thread, "slow", input={"delay": 0, "steps": 2}, durability=durability)
@@ -309,6 +361,10 @@ def test_every_durability_leaves_the_same_state(sdk: Sdk, thread: str, durabilit
     assert kept == (1 if durability == "exit" else 5)
 
 
+@covers("POST /runs", "Content-Location:")
+@covers("GET /runs/{run_id}", "200", "404")
+@covers("GET /runs/{run_id}/join", "200", "404")
+@covers("GET /runs/{run_id}/stream", "404")
 def test_a_run_is_reached_by_its_id_alone(http: httpx.Client) -> None:
     # Kept, so that it can still be asked for when it ends before we come to that.
     wanted = {"assistant_id": "slow", "input": {"delay": 0.5}, "on_completion": "keep"}
@@ -322,6 +378,9 @@ def test_a_run_is_reached_by_its_id_alone(http: httpx.Client) -> None:
         assert http.get(f"/runs/{uuid4()}{path}").status_code == 404
 
 
+@covers("POST /runs/stream", "Content-Location:", "Location:")
+@covers("GET /runs/{run_id}/stream", "200")
+@covers("Defects", "a stream without a thread cannot be taken up")
 def test_a_stream_without_a_thread_can_be_followed_where_it_says(http: httpx.Client) -> None:
     wanted = {
         "assistant_id": "slow",
@@ -339,6 +398,8 @@ def test_a_stream_without_a_thread_can_be_followed_where_it_says(http: httpx.Cli
     assert rest.text.count("event: updates\r\n") == 3
 
 
+@covers("RunCreate", "on_disconnect")
+@covers("When a client goes away", "stream or wait", "on_disconnect: cancel")
 @pytest.mark.parametrize("how", ["wait", "stream"])
 @pytest.mark.parametrize("then", ["cancel", "continue", None])
 def test_a_run_goes_on_without_its_client_unless_asked_not_to(
@@ -355,6 +416,9 @@ def test_a_run_goes_on_without_its_client_unless_asked_not_to(
         assert status == ("interrupted" if then == "cancel" else "success")
 
 
+@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "?cancel_on_disconnect")
+@covers("GET /threads/{thread_id}/runs/{run_id}/join", "?cancel_on_disconnect")
+@covers("When a client goes away", "a follower", "cancel_on_disconnect")
 def test_a_run_ends_with_a_follower_when_that_is_asked(http: httpx.Client, server: Server) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     for kind, cancels, delay, status in (
@@ -372,6 +436,10 @@ def test_a_run_ends_with_a_follower_when_that_is_asked(http: httpx.Client, serve
         assert (kind, cancels, ended) == (kind, cancels, status)
 
 
+@covers("POST /threads/{thread_id}/runs", "Content-Location:")
+@covers("POST /threads/{thread_id}/runs/wait", "Content-Location:", "Location:")
+@covers("POST /threads/{thread_id}/runs/stream", "Content-Location:", "Location:")
+@covers("POST /runs/wait", "Content-Location:", "Location:")
 def test_a_long_request_says_where_its_run_is(http: httpx.Client) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     wanted = {"assistant_id": "events", "input": {"n": 1}}
@@ -387,6 +455,7 @@ def test_a_long_request_says_where_its_run_is(http: httpx.Client) -> None:
     assert hidden.headers["location"] == f"{hidden.headers['content-location']}/join"
 
 
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "200", "202", "Location:", "?wait")
 def test_a_cancelled_run_says_that_it_stopped(http: httpx.Client) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     for wait, status in (("0", 202), ("false", 202), ("1", 200), ("true", 200)):
@@ -400,6 +469,8 @@ def test_a_cancelled_run_says_that_it_stopped(http: httpx.Client) -> None:
             assert response.headers["location"].endswith(f"/runs/{run['run_id']}/join")
 
 
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "?action", "?wait")
+@covers("Defects", "an action that there is not is taken")
 def test_a_cancel_that_makes_no_sense_is_refused(http: httpx.Client) -> None:
     place = f"/threads/{uuid4()}/runs/{uuid4()}/cancel"
     for bad in ({"action": "zzz"}, {"wait": "maybe"}):

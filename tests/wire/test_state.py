@@ -6,6 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
 
 
@@ -17,6 +18,7 @@ def ran(sdk: Sdk) -> str:
     return thread_id
 
 
+@covers("GET /threads/{thread_id}/state", "no checkpoints")
 def test_a_thread_that_nothing_ran_on_has_an_empty_state(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     assert sdk("threads.get_state", thread_id) == {
@@ -34,6 +36,8 @@ def test_a_thread_that_nothing_ran_on_has_an_empty_state(sdk: Sdk) -> None:
     assert sdk("threads.get_history", thread_id) == []
 
 
+@covers("GET /threads/{thread_id}/state", "200")
+@covers("ThreadState", "metadata", "*")
 def test_the_state_is_what_the_run_left(sdk: Sdk, ran: str) -> None:
     state = sdk("threads.get_state", ran)
     assert state["values"] == {"delay": 0, "steps": 2, "done": 2}
@@ -48,6 +52,8 @@ def test_the_state_is_what_the_run_left(sdk: Sdk, ran: str) -> None:
     assert state["created_at"].endswith("+00:00")
 
 
+@covers("POST /threads/{thread_id}/history", "200")
+@covers("History", "limit", "metadata")
 def test_the_history_leads_back_to_the_input(sdk: Sdk, ran: str) -> None:
     history = sdk("threads.get_history", ran)
     assert [state["metadata"]["source"] for state in history] == [*["loop"] * 4, "input"]
@@ -59,6 +65,8 @@ def test_the_history_leads_back_to_the_input(sdk: Sdk, ran: str) -> None:
     assert [state["checkpoint_id"] for state in inputs] == [history[-1]["checkpoint_id"]]
 
 
+@covers("History", "before")
+@covers("Defects", "a history before a checkpoint is a 500")
 def test_a_history_goes_on_before_a_checkpoint_in_every_form_that_clients_send(sdk: Sdk, ran: str) -> None:
     ids = [state["checkpoint_id"] for state in sdk("threads.get_history", ran)]
     for before in (
@@ -71,6 +79,8 @@ def test_a_history_goes_on_before_a_checkpoint_in_every_form_that_clients_send(s
         assert [state["checkpoint_id"] for state in found] == ids[2:]
 
 
+@covers("GET /threads/{thread_id}/history", "200", "?limit", "?before")
+@covers("History", "limit")
 def test_a_history_is_one_state_long_by_default(http: httpx.Client) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     http.post(
@@ -82,6 +92,10 @@ def test_a_history_is_one_state_long_by_default(http: httpx.Client) -> None:
     assert [state["values"].get("done") for state in before.json()] == [1, 0, None, None]
 
 
+@covers("GET /threads/{thread_id}/state/{checkpoint_id}", "200")
+@covers("POST /threads/{thread_id}/state/checkpoint", "200")
+@covers("StateAt", "checkpoint")
+@covers("Checkpoint", "checkpoint_id")
 def test_the_state_at_a_checkpoint_can_be_read(sdk: Sdk, ran: str) -> None:
     former = sdk("threads.get_history", ran)[1]
     for at in ({"checkpoint_id": former["checkpoint_id"]}, {"checkpoint": former["checkpoint"]}):
@@ -91,12 +105,16 @@ def test_the_state_at_a_checkpoint_can_be_read(sdk: Sdk, ran: str) -> None:
         assert state["checkpoint_id"] == former["checkpoint_id"]
 
 
+@covers("GET /threads/{thread_id}/state/{checkpoint_id}", "unknown checkpoint")
 def test_an_unknown_checkpoint_is_an_empty_state(sdk: Sdk, ran: str) -> None:
     for unknown in (str(uuid4()), "abc"):
         state = sdk("threads.get_state", ran, checkpoint_id=unknown)
         assert (state["values"], state["next"], state["created_at"]) == ({}, [], None)
 
 
+@covers("POST /threads/{thread_id}/state", "200")
+@covers("StateUpdate", "values", "as_node")
+@covers("StateUpdated", "checkpoint", "configurable", "checkpoint_id")
 def test_a_state_is_changed_as_if_by_a_node(sdk: Sdk, ran: str) -> None:
     before = sdk("threads.get_state", ran)
     changed = sdk("threads.update_state", ran, values={"done": 7}, as_node="step")
@@ -111,6 +129,8 @@ def test_a_state_is_changed_as_if_by_a_node(sdk: Sdk, ran: str) -> None:
     assert thread["status"] == "idle"
 
 
+@covers("Thread", "status after an interrupt")
+@covers("RunCreate", "input")
 def test_a_state_that_leaves_work_to_do_interrupts_the_thread_and_a_run_goes_on_from_it(
     sdk: Sdk, ran: str
 ) -> None:
@@ -121,6 +141,8 @@ def test_a_state_that_leaves_work_to_do_interrupts_the_thread_and_a_run_goes_on_
     assert sdk("threads.get", ran)["status"] == "idle"
 
 
+@covers("StateUpdate", "checkpoint_id")
+@covers("RunOnThread", "checkpoint_id")
 def test_a_former_checkpoint_can_be_forked(sdk: Sdk, ran: str) -> None:
     former = sdk("threads.get_history", ran)[1]
     sdk("threads.update_state", ran, values={"steps": 3}, checkpoint_id=former["checkpoint_id"])
@@ -131,6 +153,7 @@ def test_a_former_checkpoint_can_be_forked(sdk: Sdk, ran: str) -> None:
     assert again["done"] == 1
 
 
+@covers("POST /threads/{thread_id}/state", "400 no graph", "400 no node")
 def test_a_state_of_no_graph_or_by_no_node_is_refused(sdk: Sdk, ran: str) -> None:
     with pytest.raises(Refused, match="has no assigned graph ID") as refused:
         sdk("threads.update_state", sdk("threads.create")["thread_id"], values={"done": 1})
@@ -140,6 +163,8 @@ def test_a_state_of_no_graph_or_by_no_node_is_refused(sdk: Sdk, ran: str) -> Non
     assert refused.value.status == 400
 
 
+@covers("POST /threads/{thread_id}/state", "409")
+@covers("Defects", "a conflict tells what runs were called with")
 def test_a_state_is_not_changed_under_a_run(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     run = sdk("runs.create", thread_id, "slow", input={"delay": 30})
@@ -150,6 +175,10 @@ def test_a_state_is_not_changed_under_a_run(sdk: Sdk) -> None:
     sdk("runs.cancel", thread_id, run["run_id"], wait=True)
 
 
+@covers("GET /threads/{thread_id}/state", "?subgraphs")
+@covers("ThreadState", "tasks", "tasks[].checkpoint", "tasks[].state")
+@covers("StateAt", "checkpoint")
+@covers("Checkpoint", "thread_id", "checkpoint_ns", "checkpoint_map")
 def test_the_state_of_a_subgraph_can_be_read(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     sdk("runs.wait", thread_id, "inner", input={"x": 1})
@@ -171,6 +200,11 @@ def test_the_state_of_a_subgraph_can_be_read(sdk: Sdk) -> None:
     assert (alone["values"], alone["checkpoint"]) == (child["values"], child["checkpoint"])
 
 
+@covers("GET /threads/{thread_id}/state", "404")
+@covers("GET /threads/{thread_id}/state/{checkpoint_id}", "404")
+@covers("POST /threads/{thread_id}/state/checkpoint", "404")
+@covers("POST /threads/{thread_id}/state", "404")
+@covers("POST /threads/{thread_id}/history", "404")
 def test_states_of_a_thread_that_is_not_there_are_not_found(sdk: Sdk) -> None:
     unknown = str(uuid4())
     for call, options in (

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.relay import Relay
 from tests.wire.sdks import Event, Sdk
 
@@ -27,6 +28,8 @@ def data(events: list[Event], name: str) -> list[Any]:
     return [event.data for event in events if event.event == name]
 
 
+@covers("POST /threads/{thread_id}/runs/stream", "200")
+@covers("Server-sent events", "metadata")
 def test_a_stream_begins_with_its_run(sdk: Sdk, thread: str) -> None:
     first, *_ = sdk("runs.stream", thread, "events", input={"n": 1})
     run_id = sdk.created[-1]["run_id"]
@@ -35,28 +38,37 @@ def test_a_stream_begins_with_its_run(sdk: Sdk, thread: str) -> None:
     assert sdk("runs.get", thread, run_id)["status"] == "success"
 
 
+@covers("stream_mode", "values")
+@covers("RunCreate", "stream_mode")
 def test_values_are_the_state_after_each_step(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "slow", input={"delay": 0, "steps": 2})
     assert names(events) == ["metadata", *["values"] * 4]
     assert [state.get("done") for state in data(events, "values")] == [None, 0, 1, 2]
 
 
+@covers("stream_mode", "updates")
+@covers("RunCreate", "stream_mode")
 def test_updates_are_what_each_node_said(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "slow", input={"delay": 0, "steps": 2}, stream_mode="updates")
     assert data(events, "updates") == [{"begin": {"done": 0}}, {"step": {"done": 1}}, {"step": {"done": 2}}]
     assert len(events) == 4
 
 
+@covers("POST /runs/stream", "200")
+@covers("stream_mode", "custom")
 def test_custom_events_are_what_the_graph_wrote(sdk: Sdk) -> None:
     events = sdk("runs.stream", None, "events", input={"n": 3}, stream_mode="custom")
     assert data(events, "custom") == [{"i": 0}, {"i": 1}, {"i": 2}]
 
 
+@covers("Server-sent events", "several modes")
+@covers("RunCreate", "stream_mode")
 def test_several_modes_come_in_the_order_of_the_work(sdk: Sdk) -> None:
     events = sdk("runs.stream", None, "events", input={"n": 2}, stream_mode=["values", "updates", "custom"])
     assert names(events) == ["metadata", "values", "custom", "custom", "updates", "values"]
 
 
+@covers("stream_mode", "messages-tuple")
 def test_tokens_come_as_tuples(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "chat", input=SAID, stream_mode="messages-tuple")
     tuples = data(events, "messages")
@@ -67,6 +79,7 @@ def test_tokens_come_as_tuples(sdk: Sdk, thread: str) -> None:
     assert len(tuples) > 3
 
 
+@covers("stream_mode", "messages")
 def test_messages_grow_token_by_token(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "chat", input=SAID, stream_mode="messages")
     [announced] = data(events, "messages/metadata")
@@ -78,12 +91,15 @@ def test_messages_grow_token_by_token(sdk: Sdk, thread: str) -> None:
     assert names(events)[:2] == ["metadata", "messages/metadata"]
 
 
+@covers("stream_mode", "messages of a node")
 def test_a_message_that_was_not_streamed_comes_complete(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "echo", input=SAID, stream_mode="messages")
     [[message]] = data(events, "messages/complete")
     assert (message["type"], message["content"]) == ("ai", "hello there")
 
 
+@covers("RunCreate", "stream_subgraphs")
+@covers("Server-sent events", "subgraphs")
 def test_subgraphs_are_seen_when_that_is_asked(sdk: Sdk) -> None:
     modes = ["values", "updates", "custom"]
     plain = sdk("runs.stream", None, "nested", input={"x": 1}, stream_mode=modes)
@@ -95,12 +111,14 @@ def test_subgraphs_are_seen_when_that_is_asked(sdk: Sdk) -> None:
     assert names(plain) == [event.event for event in deep if event not in inner]
 
 
+@covers("Server-sent events", "error")
 def test_a_failure_is_the_last_event(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "failing", input={"x": 1}, stream_mode="updates")
     assert events[-1][:2] == ("error", {"error": "ValueError", "message": "boom happened"})
     assert sdk("threads.get", thread)["status"] == "error"
 
 
+@covers("stream_mode", "updates of a question", "values of a question")
 def test_an_interrupt_is_an_update_and_a_value(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "ask", input={"question": "Who?"}, stream_mode=["updates", "values"])
     [update] = data(events, "updates")
@@ -113,6 +131,8 @@ def test_an_interrupt_is_an_update_and_a_value(sdk: Sdk, thread: str) -> None:
     assert resumed[-1].data["answer"] == "Thank you, Ada."
 
 
+@covers("stream_mode", "updates of a question")
+@covers("RunCreate", "interrupt_before")
 def test_a_static_breakpoint_is_an_empty_interrupt(sdk: Sdk, thread: str) -> None:
     events = sdk(
         "runs.stream", thread, "ask", input={"question": "?"}, stream_mode="updates", interrupt_before="*"
@@ -120,6 +140,8 @@ def test_a_static_breakpoint_is_an_empty_interrupt(sdk: Sdk, thread: str) -> Non
     assert data(events, "updates") == [{"__interrupt__": []}]
 
 
+@covers("RunCreate", "stream_resumable")
+@covers("Server-sent events", "id")
 def test_only_a_resumable_stream_has_numbers(sdk: Sdk, thread: str) -> None:
     plain = sdk("runs.stream", thread, "events", input={"n": 3}, stream_mode="custom")
     assert {event.id or None for event in plain} == {None}
@@ -127,6 +149,9 @@ def test_only_a_resumable_stream_has_numbers(sdk: Sdk, thread: str) -> None:
     assert len({event.id for event in kept}) == len(kept)
 
 
+@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "200")
+@covers("To follow a run", "Last-Event-ID: -1", "Last-Event-ID", "Last-Event-ID of nothing", "finished")
+@covers("RunCreate", "stream_resumable")
 def test_a_resumable_run_is_replayed_after_any_of_its_events(sdk: Sdk, thread: str) -> None:
     seen = sdk("runs.stream", thread, "events", input={"n": 3}, stream_mode="custom", stream_resumable=True)
     run_id = sdk.created[-1]["run_id"]
@@ -151,6 +176,7 @@ def test_a_stream_that_was_dropped_is_taken_up_where_it_broke(sdk: Sdk, thread: 
     ]
 
 
+@covers("To follow a run", "a client that lost its connection")
 def test_a_client_that_loses_its_connection_goes_on_by_itself(
     sdk: Sdk, thread: str, relays: dict[str, Relay]
 ) -> None:
@@ -178,6 +204,7 @@ def test_a_wait_that_loses_its_connection_is_taken_up_by_a_join(
     assert len(sdk("runs.list", thread)) == 1
 
 
+@covers("To follow a run", "live")
 def test_a_follower_sees_what_comes_after_it_came(sdk: Sdk, thread: str, relays: dict[str, Relay]) -> None:
     before = sdk("runs.create", thread, "slow", input={"delay": 600})["run_id"]
     run_id = sdk(
@@ -197,6 +224,8 @@ def test_a_follower_sees_what_comes_after_it_came(sdk: Sdk, thread: str, relays:
     assert not any(event.id for event in live)
 
 
+@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "?stream_mode")
+@covers("To follow a run", "stream_mode", "stream_mode, several")
 @pytest.mark.parametrize("modes", ["updates", ["updates"], ["updates", "custom"]])
 def test_a_follower_chooses_modes(sdk: Sdk, thread: str, modes: str | list[str]) -> None:
     sdk(
@@ -213,6 +242,8 @@ def test_a_follower_chooses_modes(sdk: Sdk, thread: str, modes: str | list[str])
     assert names(events) == wanted
 
 
+@covers("To follow a run", "stream_mode, several", "stream_mode, empty")
+@covers("Defects", "of repeated modes the last wins")
 def test_modes_are_read_in_every_form_that_clients_send(http: httpx.Client) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     modes = ["values", "updates", "custom"]
@@ -238,6 +269,7 @@ def test_modes_are_read_in_every_form_that_clients_send(http: httpx.Client) -> N
     assert everything.text == response.text
 
 
+@covers("To follow a run", "a run without a thread")
 def test_a_run_without_a_thread_is_followed_by_its_id(sdk: Sdk) -> None:
     run = sdk(
         "runs.create",
@@ -255,6 +287,7 @@ def test_a_run_without_a_thread_is_followed_by_its_id(sdk: Sdk) -> None:
     assert data(events, "updates") == [{"begin": {"done": 0}}, {"step": {"done": 1}}]
 
 
+@covers("When a client goes away", "stream of a cancelled run")
 def test_a_stream_of_a_cancelled_run_just_ends(sdk: Sdk, thread: str) -> None:
     stream = sdk.start("runs.stream", thread, "slow", input={"delay": 60}, stream_mode="updates")
     [run] = until(lambda: sdk("runs.list", thread, status="running"))
@@ -267,6 +300,7 @@ def test_a_thousand_events_arrive_whole_and_in_order(sdk: Sdk) -> None:
     assert [event["i"] for event in data(events, "custom")] == list(range(1000))
 
 
+@covers("Defects", "checkpoints tell who called")
 @pytest.mark.parametrize("mode", ["tasks", "checkpoints", "debug"])
 def test_the_inner_workings_can_be_watched(sdk: Sdk, thread: str, mode: str) -> None:
     events = sdk("runs.stream", thread, "events", input={"n": 1}, stream_mode=mode)

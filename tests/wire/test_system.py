@@ -6,8 +6,13 @@ import pytest
 from matins import __version__
 from matins.api.app import OPERATIONS
 from tests.support.servers import Server
+from tests.wire.compatibility import covers
 
 
+@covers("GET /", "200")
+@covers("GET /ok", "200")
+@covers("GET /ready", "200")
+@covers("Ok", "ok", "services")
 @pytest.mark.parametrize("path", ["/", "/ok", "/ready"])
 def test_the_server_says_that_it_is_there(http: httpx.Client, path: str) -> None:
     response = http.get(path)
@@ -16,15 +21,19 @@ def test_the_server_says_that_it_is_there(http: httpx.Client, path: str) -> None
     assert response.headers["x-request-id"]
 
 
+@covers("Requests and answers", "a HEAD")
 def test_a_head_request_is_answered_without_a_body(server: Server) -> None:
     response = httpx.head(f"{server.url}/ok")
     assert (response.status_code, response.content) == (200, b"")
 
 
+@covers("Requests and answers", "x-request-id:")
 def test_a_request_keeps_the_id_that_it_was_given(http: httpx.Client) -> None:
     assert http.get("/ok", headers={"x-request-id": "mine"}).headers["x-request-id"] == "mine"
 
 
+@covers("GET /info", "200")
+@covers("Info", "version", "langgraph_py_version", "flags", "host")
 def test_the_server_tells_clients_that_it_has_crons(http: httpx.Client) -> None:
     info = http.get("/info").json()
     assert info["version"] == __version__
@@ -34,6 +43,7 @@ def test_the_server_tells_clients_that_it_has_crons(http: httpx.Client) -> None:
     assert info["host"]["kind"] == "self-hosted"
 
 
+@covers("GET /openapi.json", "200")
 def test_the_document_describes_every_operation(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
@@ -41,12 +51,14 @@ def test_the_document_describes_every_operation(http: httpx.Client) -> None:
     assert described == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
+@covers("GET /docs", "200")
 def test_the_documentation_can_be_read_in_a_browser(http: httpx.Client) -> None:
     response = http.get("/docs")
     assert response.headers["content-type"].startswith("text/html")
     assert all(operation.path in response.text for operation in OPERATIONS)
 
 
+@covers("Defects", "pages of other origins do not see Location")
 def test_pages_of_other_origins_may_call_and_see_where_a_run_is(http: httpx.Client) -> None:
     response = http.get("/ok", headers={"origin": "https://app.example"})
     assert response.headers["access-control-allow-origin"] == "*"
@@ -55,6 +67,7 @@ def test_pages_of_other_origins_may_call_and_see_where_a_run_is(http: httpx.Clie
         assert name in exposed.split(", ")
 
 
+@covers("Requests and answers", "an OPTIONS of another origin")
 def test_a_preflight_is_answered(http: httpx.Client) -> None:
     response = http.request(
         "OPTIONS",

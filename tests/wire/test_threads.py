@@ -8,11 +8,16 @@ import httpx
 import psycopg
 import pytest
 
+from tests.wire.compatibility import covers
 from tests.wire.sdks import KINDS, Refused, Sdk
 
 SAID = {"messages": [{"role": "user", "content": "hi"}]}
 
 
+@covers("POST /threads", "200")
+@covers("GET /threads/{thread_id}", "200")
+@covers("ThreadCreate", "metadata")
+@covers("Thread", "keys when fresh", "thread_id", "created_at", "metadata", "status")
 def test_a_fresh_thread_is_idle_and_empty(sdk: Sdk) -> None:
     thread = sdk("threads.create", metadata={"who": "Zoë"})
     assert list(thread) == [
@@ -25,6 +30,8 @@ def test_a_fresh_thread_is_idle_and_empty(sdk: Sdk) -> None:
     assert sdk("threads.get", thread["thread_id"]) == thread
 
 
+@covers("POST /threads", "409")
+@covers("ThreadCreate", "thread_id", "if_exists")
 def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None:
     wanted = str(uuid4())
     made = sdk("threads.create", thread_id=wanted, metadata={"n": 1})
@@ -37,6 +44,8 @@ def test_an_id_that_is_taken_is_a_conflict_unless_that_is_fine(sdk: Sdk) -> None
     assert again == made
 
 
+@covers("ThreadCreate", "ttl")
+@covers("TimeToLive", "ttl", "strategy")
 def test_a_thread_takes_a_graph_and_a_time_to_live(
     sdk: Sdk, stored: psycopg.Connection[tuple[Any, ...]]
 ) -> None:
@@ -51,6 +60,7 @@ def test_a_thread_takes_a_graph_and_a_time_to_live(
     assert abs(lives - timedelta(minutes=60)) < timedelta(minutes=1)
 
 
+@covers("POST /threads/{thread_id}/copy", "200", "state and history")
 def test_a_copy_has_the_state_and_the_history_and_goes_its_own_way(sdk: Sdk) -> None:
     source = sdk("threads.create", metadata={"who": "me"})["thread_id"]
     sdk("runs.wait", source, "echo", input=SAID)
@@ -85,6 +95,8 @@ def test_a_copy_of_a_thread_that_asked_something_can_be_answered(sdk: Sdk) -> No
     assert sdk("threads.get", source)["status"] == "interrupted"
 
 
+@covers("POST /threads/{thread_id}/copy", "a busy thread", "404", "422")
+@covers("Defects", "a copy of an unknown thread is a conflict")
 def test_a_busy_thread_is_copied_as_it_is_at_rest(http: httpx.Client) -> None:
     source = http.post("/threads", json={}).json()["thread_id"]
     slow = {"assistant_id": "slow", "input": {"delay": 600}}
@@ -97,6 +109,10 @@ def test_a_busy_thread_is_copied_as_it_is_at_rest(http: httpx.Client) -> None:
         assert (answer.status_code, list(answer.json())) == (status, ["detail", "code"])
 
 
+@covers("POST /threads/prune", "200")
+@covers("ThreadsPrune", "thread_ids", "strategy")
+@covers("ThreadsPruned", "pruned_count")
+@covers("Defects", "keep_latest is refused")
 @pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
 def test_pruned_threads_keep_their_latest_state_or_nothing(sdk: Sdk) -> None:
     kept, gone = (sdk("threads.create")["thread_id"] for _ in range(2))
@@ -114,6 +130,7 @@ def test_pruned_threads_keep_their_latest_state_or_nothing(sdk: Sdk) -> None:
     assert refused.value.status == 404
 
 
+@covers("POST /threads/prune", "409", "422")
 def test_of_threads_that_cannot_all_be_pruned_none_is(http: httpx.Client) -> None:
     idle, busy = (http.post("/threads", json={}).json()["thread_id"] for _ in range(2))
     http.post(f"/threads/{idle}/runs/wait", json={"assistant_id": "echo", "input": SAID}).raise_for_status()
@@ -129,6 +146,9 @@ def test_of_threads_that_cannot_all_be_pruned_none_is(http: httpx.Client) -> Non
     assert http.post("/threads/prune", json=asked).json() == {"pruned_count": 2}
 
 
+@covers("PATCH /threads/{thread_id}", "200")
+@covers("ThreadPatch", "metadata")
+@covers("Thread", "updated_at", "state_updated_at")
 def test_metadata_is_merged_key_by_key(sdk: Sdk) -> None:
     thread = sdk("threads.create", metadata={"a": 1, "b": {"x": 1}})
     changed = sdk("threads.update", thread["thread_id"], metadata={"b": {"y": 2}, "c": None})
@@ -137,6 +157,7 @@ def test_metadata_is_merged_key_by_key(sdk: Sdk) -> None:
     assert changed["state_updated_at"] == thread["state_updated_at"]
 
 
+@covers("PATCH /threads/{thread_id}", "204")
 def test_an_update_is_answered_without_a_body_when_that_is_asked(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     answer = sdk("threads.update", thread_id, metadata={"a": 1}, return_minimal=True)
@@ -145,6 +166,11 @@ def test_an_update_is_answered_without_a_body_when_that_is_asked(sdk: Sdk) -> No
     assert sdk("threads.get", thread_id)["metadata"] == {"a": 1}
 
 
+@covers("DELETE /threads/{thread_id}", "204", "404")
+@covers("GET /threads/{thread_id}", "404")
+@covers("PATCH /threads/{thread_id}", "404")
+@covers("GET /threads/{thread_id}/state", "404")
+@covers("Defects", "a change of an unknown thread is told in other words")
 def test_a_deleted_thread_is_gone(sdk: Sdk) -> None:
     gone = sdk("threads.create")["thread_id"]
     sdk("threads.delete", gone)
@@ -154,6 +180,7 @@ def test_a_deleted_thread_is_gone(sdk: Sdk) -> None:
         assert refused.value.status == 404
 
 
+@covers("DELETE /threads/{thread_id}", "runs, state and crons")
 def test_a_thread_with_a_run_in_it_can_be_deleted(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     sdk("runs.create", thread_id, "slow", input={"delay": 30})
@@ -163,6 +190,11 @@ def test_a_thread_with_a_run_in_it_can_be_deleted(sdk: Sdk) -> None:
     assert refused.value.status == 404
 
 
+@covers("POST /threads/search", "200")
+@covers("POST /threads/count", "200")
+@covers("ThreadSearch", "ids")
+@covers("ThreadCount", "metadata", "values", "status")
+@covers("Defects", "a search by values is a 500 when a thread has none")
 def test_threads_are_found_by_metadata_status_ids_and_values(sdk: Sdk) -> None:
     tag = str(uuid4())
     fresh, ran, failed = (
@@ -188,6 +220,7 @@ def test_threads_are_found_by_metadata_status_ids_and_values(sdk: Sdk) -> None:
     assert sdk("threads.count", metadata={"tag": tag}, status="error") == 1
 
 
+@covers("ThreadSearch", "limit", "offset", "sort_by", "sort_order", "select")
 def test_threads_are_sorted_paged_and_cut_to_columns(sdk: Sdk) -> None:
     tag = str(uuid4())
     made = [sdk("threads.create", metadata={"tag": tag})["thread_id"] for _ in range(4)]
@@ -207,6 +240,9 @@ def test_threads_are_sorted_paged_and_cut_to_columns(sdk: Sdk) -> None:
     assert some == [{"thread_id": made[1], "status": "idle"}]
 
 
+@covers("POST /threads/search", "X-Pagination-Total:", "X-Pagination-Next:")
+@covers("Pages", "X-Pagination-Total:", "X-Pagination-Next:")
+@covers("Defects", "a total that is none")
 def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
     tag = str(uuid4())
     for _ in range(3):
@@ -226,6 +262,7 @@ def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
     assert page(offset=1000) == (0, "3", None)
 
 
+@covers("Thread", "values", "metadata", "config", "error", "interrupts", "state_updated_at")
 def test_a_thread_remembers_its_last_run(sdk: Sdk) -> None:
     thread_id = sdk("threads.create", metadata={"mine": 1})["thread_id"]
     sdk("runs.wait", thread_id, "echo", input=SAID, config={"configurable": {"k": "v"}, "tags": ["t"]})
@@ -238,6 +275,7 @@ def test_a_thread_remembers_its_last_run(sdk: Sdk) -> None:
     assert thread["state_updated_at"] > thread["created_at"]
 
 
+@covers("Thread", "error", "status")
 def test_a_thread_says_how_its_run_failed_until_one_succeeds(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     sdk("runs.wait", thread_id, "failing", input={"x": 1}, raise_error=False)
@@ -249,6 +287,9 @@ def test_a_thread_says_how_its_run_failed_until_one_succeeds(sdk: Sdk) -> None:
     assert (thread["status"], thread["error"]) == ("idle", None)
 
 
+@covers("Thread", "interrupts", "status after an interrupt")
+@covers("What wait and join answer", "__interrupt__")
+@covers("RunCreate", "command.resume")
 def test_a_thread_shows_what_it_is_asked_and_is_told(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     answer = sdk("runs.wait", thread_id, "ask", input={"question": "Who?"})
