@@ -154,3 +154,48 @@ def test_how_deep_a_drawing_goes_is_a_switch_or_a_number(api: httpx.Client) -> N
         assert (answer.status_code, answer.json()["detail"]) == (422, "Invalid xray value")
     assert api.get("/assistants/nope/graph").status_code == 404
     assert api.get("/assistants/echo/schemas").status_code == 422
+
+
+@covers("POST /assistants/search", "422")
+@pytest.mark.parametrize(
+    "body",
+    [{"limit": 0}, {"limit": 1001}, {"offset": -1}, {"sort_by": "owner"}, {"select": ["bogus"]}, None],
+)
+def test_a_search_that_makes_no_sense_is_refused(api: httpx.Client, body: object) -> None:
+    assert api.post("/assistants/search", json=body).status_code == 422
+
+
+@covers("AssistantSearch", "sort_by")
+def test_names_sort_as_plain_strings_and_every_key_sorts(api: httpx.Client) -> None:
+    mark = {"mark": str(uuid4())}
+    made = [
+        api.post("/assistants", json={"graph_id": graph, "name": name, "metadata": mark}).json()
+        for graph, name in (("echo", "b"), ("ask", "C"), ("chat", "a"))
+    ]
+
+    def names(key: str) -> list[str]:
+        asked = {"metadata": mark, "sort_by": key, "sort_order": "asc"}
+        return [each["name"] for each in api.post("/assistants/search", json=asked).json()]
+
+    assert names("name") == ["C", "a", "b"]
+    assert names("graph_id") == ["C", "a", "b"]
+    assert names("created_at") == names("updated_at") == ["b", "C", "a"]
+    by_id = sorted(made, key=lambda each: str(each["assistant_id"]))
+    assert names("assistant_id") == [each["name"] for each in by_id]
+
+
+@covers("GET /assistants/{assistant_id}/subgraphs", "?recurse", "no subgraphs")
+def test_a_graph_without_subgraphs_has_none_however_it_is_asked(api: httpx.Client) -> None:
+    for recurse in ("true", "0", "zzz"):
+        response = api.get(f"/assistants/{ECHO}/subgraphs", params={"recurse": recurse})
+        assert (response.status_code, response.json()) == (200, {})
+
+
+@covers("POST /assistants/{assistant_id}/versions", "405")
+def test_versions_are_asked_for_by_post(api: httpx.Client) -> None:
+    assert api.get(f"/assistants/{ECHO}/versions").status_code == 405
+
+
+@covers("Assistant", "system assistants")
+def test_a_system_assistant_tells_what_its_graph_is_described_as(api: httpx.Client) -> None:
+    assert api.get(f"/assistants/{ECHO}").json()["description"] == "Says back what it was told."

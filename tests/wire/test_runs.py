@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from matins.domain.ids import system_assistant_id
-from tests.support.servers import Server
 from tests.support.waiting import until
 from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
@@ -20,12 +18,6 @@ SAID = {"messages": [{"role": "user", "content": "hi"}]}
 def thread(sdk: Sdk) -> str:
     thread_id: str = sdk("threads.create")["thread_id"]
     return thread_id
-
-
-def ended_at(url: str) -> str | None:
-    """The status of the run there, once it has ended."""
-    status: str = httpx.get(url).json()["status"]
-    return None if status in {"pending", "running"} else status
 
 
 @covers("POST /threads/{thread_id}/runs/wait", "200")
@@ -153,59 +145,6 @@ def test_an_sdk_raises_how_a_graph_failed(sdk: Sdk) -> None:
         sdk("runs.wait", None, "failing", input={"x": 1})
 
 
-@covers("RunCreate", "command", "command.resume")
-@covers("Run", "status of a question")
-@covers("Defects", "a run that asked something is a success")
-def test_a_run_is_resumed_by_a_command(sdk: Sdk, thread: str) -> None:
-    answer = sdk("runs.wait", thread, "ask", input={"question": "Who?"})
-    [asked] = answer["__interrupt__"]
-    [run] = sdk("runs.list", thread)
-    assert run["status"] == "success"
-    assert sdk("runs.join", thread, run["run_id"]) == answer
-    done = sdk("runs.wait", thread, "ask", command={"resume": {asked["id"]: "Ada"}})
-    assert done["answer"] == "Thank you, Ada."
-
-
-@covers("RunCreate", "interrupt_before", "input")
-@covers("What wait and join answer", "breakpoint")
-@covers("Thread", "status after an interrupt")
-def test_a_run_stops_before_a_node_and_another_goes_on(sdk: Sdk, thread: str) -> None:
-    stopped = sdk("runs.wait", thread, "ask", input={"question": "Who?"}, interrupt_before=["ask"])
-    assert stopped == {"question": "Who?"}
-    assert sdk("threads.get", thread)["status"] == "interrupted"
-    assert sdk("runs.wait", thread, "ask")["__interrupt__"][0]["value"] == {"q": "Who?"}
-
-
-@covers("RunCreate", "command.update", "command.goto")
-def test_a_command_goes_to_a_node_and_updates_the_state(sdk: Sdk, thread: str) -> None:
-    sdk("runs.wait", thread, "ask", input={"question": "Who?"})
-    sdk("runs.wait", thread, "ask", command={"resume": "Ada"})
-    done = sdk("runs.wait", thread, "ask", command={"update": {"answer": "Bob"}, "goto": "thank"})
-    assert done["answer"] == "Thank you, Bob."
-
-
-@covers("RunCreate", "context")
-def test_a_graph_gets_its_context_and_configuration(sdk: Sdk, thread: str) -> None:
-    run = sdk("runs.create", thread, "echo", input=SAID, context={"a": 1})
-    assert run["kwargs"]["config"]["configurable"]["a"] == 1
-    with pytest.raises(Refused, match="Cannot specify both") as refused:
-        sdk("runs.create", thread, "echo", input=SAID, context={"a": 1}, config={"configurable": {"a": 2}})
-    assert refused.value.status == 400
-    sdk("runs.join", thread, run["run_id"])
-
-
-@covers("RunCreate", "context", "config")
-@covers("Config", "configurable")
-def test_a_graph_that_takes_a_context_gets_it_in_either_form(sdk: Sdk, thread: str) -> None:
-    for options, tone in (
-        ({}, "plain"),
-        ({"context": {"tone": "kind"}}, "kind"),
-        ({"config": {"configurable": {"tone": "kind"}}}, "kind"),
-        ({"config": {"configurable": {"tone": "kind", "other": 1}}}, "kind"),
-    ):
-        assert sdk("runs.wait", thread, "strict", input={}, **options) == {"tone": tone}
-
-
 @covers("Run", "one at a time")
 @covers("Thread", "status while runs wait")
 @covers("RunOnThread", "multitask_strategy")
@@ -248,19 +187,6 @@ def test_a_thread_that_is_not_there_is_made_when_that_is_asked(sdk: Sdk) -> None
     assert refused.value.status == 404
     sdk("runs.wait", wanted, "events", input={"n": 1}, if_not_exists="create", metadata={"m": 1})
     assert sdk("threads.get", wanted)["metadata"]["m"] == 1
-
-
-@covers("RunCreate", "after_seconds")
-@covers("Thread", "status while runs wait")
-def test_a_run_starts_later_when_that_is_asked(sdk: Sdk, thread: str) -> None:
-    late = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=3600)["run_id"]
-    assert sdk("threads.get", thread)["status"] == "busy"
-    assert sdk("runs.get", thread, late)["status"] == "pending"
-    sdk("runs.cancel", thread, late)
-    began = time.monotonic()
-    soon = sdk("runs.create", thread, "events", input={"n": 1}, after_seconds=1)["run_id"]
-    assert sdk("runs.join", thread, soon)["written"] == 1
-    assert time.monotonic() - began > 0.9
 
 
 @covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "200", "?wait", "404 ended")
@@ -338,29 +264,6 @@ def test_an_unknown_graph_is_refused_with_the_known_ones(sdk: Sdk, thread: str) 
     assert refused.value.status == 422
 
 
-@covers("Config", "recursion_limit")
-def test_a_failure_that_nobody_may_read_is_masked_and_the_limit_is_named(sdk: Sdk, thread: str) -> None:
-    answer = sdk(
-        "runs.wait",
-        thread,
-        "slow",
-        input={"delay": 0, "steps": 9},
-        config={"recursion_limit": 3},
-        raise_error=False,
-    )
-    assert answer["__error__"]["error"] == "GraphRecursionError"
-    assert "3" in answer["__error__"]["message"]
-
-
-@covers("RunCreate", "durability")
-@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-def test_every_durability_leaves_the_same_state(sdk: Sdk, thread: str, durability: str) -> None:
-    sdk("runs.wait", thread, "slow", input={"delay": 0, "steps": 2}, durability=durability)
-    assert sdk("threads.get_state", thread)["values"]["done"] == 2
-    kept = len(sdk("threads.get_history", thread))
-    assert kept == (1 if durability == "exit" else 5)
-
-
 @covers("POST /runs", "Content-Location:")
 @covers("GET /runs/{run_id}", "200", "404")
 @covers("GET /runs/{run_id}/join", "200", "404")
@@ -396,44 +299,6 @@ def test_a_stream_without_a_thread_can_be_followed_where_it_says(http: httpx.Cli
     rest = http.get(response.headers["location"], headers={"last-event-id": "-1"})
     assert rest.text.startswith("event: metadata\r\n")
     assert rest.text.count("event: updates\r\n") == 3
-
-
-@covers("RunCreate", "on_disconnect")
-@covers("When a client goes away", "stream or wait", "on_disconnect: cancel")
-@pytest.mark.parametrize("how", ["wait", "stream"])
-@pytest.mark.parametrize("then", ["cancel", "continue", None])
-def test_a_run_goes_on_without_its_client_unless_asked_not_to(
-    server: Server, how: str, then: str | None
-) -> None:
-    delay = 600 if then == "cancel" else 1
-    wanted = {"assistant_id": "slow", "input": {"delay": delay}} | ({"on_disconnect": then} if then else {})
-    with httpx.Client(base_url=server.url) as client:
-        thread_id = client.post("/threads", json={}).json()["thread_id"]
-        with client.stream("POST", f"/threads/{thread_id}/runs/{how}", json=wanted) as response:
-            place = response.headers["content-location"]
-            until(lambda: httpx.get(server.url + place).json()["status"] != "pending")
-        status = until(partial(ended_at, server.url + place))
-        assert status == ("interrupted" if then == "cancel" else "success")
-
-
-@covers("GET /threads/{thread_id}/runs/{run_id}/stream", "?cancel_on_disconnect")
-@covers("GET /threads/{thread_id}/runs/{run_id}/join", "?cancel_on_disconnect")
-@covers("When a client goes away", "a follower", "cancel_on_disconnect")
-def test_a_run_ends_with_a_follower_when_that_is_asked(http: httpx.Client, server: Server) -> None:
-    thread_id = http.post("/threads", json={}).json()["thread_id"]
-    for kind, cancels, delay, status in (
-        ("stream", "true", 600, "interrupted"),
-        ("join", "1", 600, "interrupted"),
-        ("stream", "0", 1, "success"),
-    ):
-        run = http.post(
-            f"/threads/{thread_id}/runs", json={"assistant_id": "slow", "input": {"delay": delay}}
-        ).json()
-        place = f"{server.url}/threads/{thread_id}/runs/{run['run_id']}"
-        with httpx.stream("GET", f"{place}/{kind}", params={"cancel_on_disconnect": cancels}) as response:
-            assert response.status_code == 200
-        ended = until(partial(ended_at, place))
-        assert (kind, cancels, ended) == (kind, cancels, status)
 
 
 @covers("POST /threads/{thread_id}/runs", "Content-Location:")

@@ -307,3 +307,59 @@ def test_a_thread_shows_what_it_is_asked_and_is_told(sdk: Sdk) -> None:
     assert done == {"question": "Who?", "answer": "Thank you, Ada."}
     thread = sdk("threads.get", thread_id)
     assert (thread["status"], thread["interrupts"]) == ("idle", {})
+
+
+@covers("Thread", "keys after a run", "values")
+def test_a_thread_that_ran_has_the_keys_of_the_contract_and_messages_as_dicts(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    said = {"messages": [{"role": "user", "content": "hi", "id": "m1"}]}
+    answer = sdk("runs.wait", thread_id, "echo", input=said)
+    thread = sdk("threads.get", thread_id)
+    assert list(thread) == [
+        *("thread_id", "created_at", "updated_at", "state_updated_at"),
+        *("metadata", "status", "config", "values", "error", "interrupts"),
+    ]
+    assert thread["values"] == answer
+    human, ai = thread["values"]["messages"]
+    of_all = ["content", "additional_kwargs", "response_metadata", "type", "name", "id"]
+    assert (sorted(human), human["type"], human["id"]) == (sorted(of_all), "human", "m1")
+    assert sorted(ai) == sorted([*of_all, "tool_calls", "invalid_tool_calls", "usage_metadata"])
+    assert list(answer["messages"][0]) == of_all
+
+
+@covers("Thread", "values")
+def test_a_thread_shows_no_values_of_a_run_that_is_not_over(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    run = sdk("runs.create", thread_id, "slow", input={"delay": 600})["run_id"]
+    assert sdk("threads.get", thread_id)["values"] is None
+    sdk("runs.cancel", thread_id, run, wait=True)
+    assert sdk("threads.get", thread_id)["values"] == {"delay": 600, "done": 0}
+
+
+@covers("Thread", "error after a cancel")
+def test_a_thread_says_in_the_words_that_clients_know_that_its_run_was_cancelled(http: httpx.Client) -> None:
+    place = f"/threads/{http.post('/threads', json={}).json()['thread_id']}"
+    slow = {"assistant_id": "slow", "input": {"delay": 600}}
+    run = http.post(f"{place}/runs", json=slow).json()["run_id"]
+    http.post(f"{place}/runs/{run}/cancel?wait=1").raise_for_status()
+    assert http.get(place).json()["error"] == {
+        "error": "UserInterrupt",
+        "message": "interrupt requested via POST /threads/{thread_id}/runs/{run_id}/cancel",
+    }
+
+
+@covers("GET /threads/{thread_id}", "?include")
+def test_what_nobody_knows_to_include_is_ignored(http: httpx.Client) -> None:
+    made = http.post("/threads", json={}).json()
+    assert http.get(f"/threads/{made['thread_id']}?include=zzz,").json() == made
+
+
+@covers("ThreadPatch", "ttl")
+def test_a_thread_gets_another_time_to_live(
+    http: httpx.Client, stored: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    asked = {"ttl": {"ttl": 5, "strategy": "keep_latest"}}
+    assert http.patch(f"/threads/{thread_id}", json=asked).status_code == 200
+    wanted = "SELECT ttl_strategy, ttl_minutes FROM matins.thread WHERE thread_id = %s"
+    assert stored.execute(wanted, [thread_id]).fetchall() == [("keep_latest", 5)]
