@@ -17,7 +17,7 @@ uv_plain := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDE
 	$(bin)/uv --no-config
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev check lint types imports test test-unit test-wire bench kills lock clean
+.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test-unit: venv ## The tests without input and output
 
 test-wire: venv $(node_stamp) ## The real SDKs, Python and JavaScript, on a real port
 	$(bin)/pytest tests/wire
+
+docs: venv ## The pages that are made from code and tests (docs/reference)
+	$(bin)/python -m tests.wire.compatibility
 
 # The Node that the lock names serves every machine alike, whether or not it has one.
 $(node_stamp): tests/js/package.json tests/js/package-lock.json $(stamp)

@@ -94,7 +94,7 @@ def test_names_of_graphs_are_no_ids_in_paths(api: httpx.Client) -> None:
     assert (response.status_code, response.json()["detail"]) == (422, "Invalid assistant ID: must be a UUID")
 
 
-@covers("PATCH /assistants/{assistant_id}", "version")
+@covers("PATCH /assistants/{assistant_id}", "its version")
 @covers("AssistantPatch", "description", "context")
 def test_a_change_of_nothing_is_a_version_too_and_null_takes_a_description_away(api: httpx.Client) -> None:
     made = api.post("/assistants", json={"graph_id": "echo", "description": "d", "context": {"a": 1}}).json()

@@ -100,8 +100,8 @@ def test_a_run_that_was_kept_is_streamed_again(api: httpx.Client, thread_id: str
     assert frames(replayed.content) == seen[2:3]
 
 
-@covers("To follow a run", "finished")
-@covers("What wait and join answer", "a finished run")
+@covers("To follow a run", "a run that has ended")
+@covers("What wait and join answer", "of a finished run")
 def test_a_run_that_has_ended_is_joined_at_once(api: httpx.Client, thread_id: str) -> None:
     waited = api.post(f"/threads/{thread_id}/runs/wait", json=ECHO)
     took = []
@@ -118,7 +118,7 @@ def test_a_run_that_has_ended_is_joined_at_once(api: httpx.Client, thread_id: st
     assert api.get(f"/runs/{run_id}/join").json() == waited.json()
 
 
-@covers("What wait and join answer", "a finished run", "__interrupt__")
+@covers("What wait and join answer", "of a finished run", "__interrupt__")
 def test_a_run_that_asked_something_says_so_also_when_it_was_answered(
     api: httpx.Client, thread_id: str
 ) -> None:

@@ -11,7 +11,7 @@ from tests.wire.compatibility import covers
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 
 
-@covers("Requests and answers", "JSON", "times")
+@covers("Requests and answers", "every body", "every time")
 def test_a_fresh_thread_has_the_keys_of_the_contract(api: httpx.Client) -> None:
     response = api.post("/threads", json={"metadata": {"a": {"b": "\u00e9"}}})
     assert response.status_code == 200

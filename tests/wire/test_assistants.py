@@ -14,7 +14,7 @@ ECHO = "046b5dc7-2108-582c-9c6c-31d556d138f0"
 
 
 @covers("GET /assistants/{assistant_id}", "200")
-@covers("Assistant", "keys", "system assistants", "created_at")
+@covers("Assistant", "the keys", "system assistants", "created_at")
 def test_each_graph_has_an_assistant_with_the_id_that_clients_expect(sdk: Sdk) -> None:
     assert str(system_assistant_id("echo")) == ECHO
     assistant = sdk("assistants.get", ECHO)
@@ -133,13 +133,13 @@ def test_the_total_of_a_page_is_true(http: httpx.Client) -> None:
         assert page.headers["x-pagination-total"] == "3"
 
 
-@covers("PATCH /assistants/{assistant_id}", "200", "version")
+@covers("PATCH /assistants/{assistant_id}", "200", "its version")
 @covers("AssistantPatch", "graph_id", "config", "context", "metadata", "name")
 @covers("Assistant", "version", "updated_at")
 @covers("POST /assistants/{assistant_id}/versions", "200", "newest first")
 @covers("Versions", "metadata", "limit", "offset")
 @covers("Version", "*")
-@covers("POST /assistants/{assistant_id}/latest", "200", "everything")
+@covers("POST /assistants/{assistant_id}/latest", "200", "all of it")
 @covers("Latest", "version")
 @covers("Defects", "a version does not bring back graph and context")
 def test_each_change_is_a_version_that_can_be_the_active_one_again(sdk: Sdk) -> None:

@@ -49,7 +49,7 @@ def ids(http: httpx.Client) -> Iterator[dict[str, str]]:
     http.delete(f"/runs/crons/{cron}").raise_for_status()
 
 
-@covers("Requests and answers", "ids")
+@covers("Requests and answers", "every id")
 def test_ids_that_the_server_makes_sort_by_the_time_at_which_they_were_made(http: httpx.Client) -> None:
     cron = LEAST[crons.CronCreate]
     for path, body, key, version in (
@@ -127,7 +127,7 @@ def test_headers_of_clients_are_taken(http: httpx.Client) -> None:
     assert http.post("/threads/count", json={}, headers=sent).status_code == 200
 
 
-@covers("Pages", "lists")
+@covers("Pages", "other lists")
 def test_lists_that_are_no_search_tell_of_no_pages(http: httpx.Client, ids: dict[str, str]) -> None:
     for method, path in (
         ("GET", "/threads/{thread_id}/runs"),

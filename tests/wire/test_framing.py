@@ -93,7 +93,7 @@ def thread(server: Server) -> str:
 
 
 @covers("Server-sent events", "content-type:", "cache-control:", "x-accel-buffering:", "transfer-encoding:")
-@covers("Server-sent events", "lines", "data", "metadata", "end", "id")
+@covers("Server-sent events", "the lines", "data", "metadata", "the end", "id")
 @covers("POST /threads/{thread_id}/runs/stream", "Content-Location:", "Location:")
 def test_a_stream_is_framed_byte_for_byte(server: Server, thread: str) -> None:
     wanted = {"assistant_id": "events", "input": {"n": 1}, "stream_mode": ["custom", "values"]}
@@ -113,7 +113,7 @@ def test_a_stream_is_framed_byte_for_byte(server: Server, thread: str) -> None:
     )
 
 
-@covers("Server-sent events", "lines", "id")
+@covers("Server-sent events", "the lines", "id")
 @covers("To follow a run", "Last-Event-ID")
 def test_the_events_of_a_resumable_stream_have_numbers(server: Server, thread: str) -> None:
     wanted = {
@@ -137,7 +137,7 @@ def test_the_events_of_a_resumable_stream_have_numbers(server: Server, thread: s
 
 
 @covers("Server-sent events", "data")
-@covers("Requests and answers", "JSON")
+@covers("Requests and answers", "every body")
 def test_what_is_no_ascii_is_sent_as_it_is(server: Server, thread: str) -> None:
     said = {"messages": [{"role": "user", "content": "Größe 🦉 \u2028 x"}]}
     _, _, body = post(server, f"/threads/{thread}/runs/wait", {"assistant_id": "echo", "input": said})
@@ -147,7 +147,7 @@ def test_what_is_no_ascii_is_sent_as_it_is(server: Server, thread: str) -> None:
     assert all(line.startswith((b"event: ", b"data: ")) or not line for line in body.split(b"\r\n"))
 
 
-@covers("Server-sent events", "error", "end")
+@covers("Server-sent events", "error", "the end")
 def test_a_failure_is_the_last_event_and_the_end(server: Server, thread: str) -> None:
     wanted = {"assistant_id": "failing", "input": {"x": 1}, "stream_mode": "updates"}
     status, headers, body = post(server, f"/threads/{thread}/runs/stream", wanted)
@@ -159,13 +159,17 @@ def test_a_failure_is_the_last_event_and_the_end(server: Server, thread: str) ->
     )
 
 
-@covers("Server-sent events", "heartbeat")
-@covers("What wait and join answer", "newlines")
+@covers("Server-sent events", "the heartbeat")
+@covers("What wait and join answer", "the newlines")
 def test_a_silent_run_is_kept_alive(server: Server) -> None:
-    """A stream and a wait side by side: a comment, and a newline before the value, every five seconds."""
-    wanted = json.dumps({"assistant_id": "slow", "input": {"delay": 8}, "stream_mode": "updates"}).encode()
-    with connect(server) as stream, connect(server) as wait:
+    """Side by side a stream, one that is not silent, and a wait: a comment, and a newline before the value."""
+    slow = {"assistant_id": "slow", "input": {"delay": 8}, "stream_mode": "updates"}
+    wanted = json.dumps(slow).encode()
+    with connect(server) as stream, connect(server) as wait, connect(server) as busy:
         began = time.monotonic()
+        busy.send(
+            "POST /runs/stream HTTP/1.1", json.dumps({**slow, "input": {"delay": 8, "steps": 16}}).encode()
+        )
         stream.send("POST /runs/stream HTTP/1.1", wanted)
         wait.send("POST /runs/wait HTTP/1.1", wanted)
         _, headers = wait.head()
@@ -176,8 +180,11 @@ def test_a_silent_run_is_kept_alive(server: Server) -> None:
         # A second one is due at ten seconds, which a slow run may reach.
         assert re.fullmatch(rb'\n{1,2}\{"delay":8,"done":1\}', wait.body(headers))
         assert stream.until(b"0\r\n\r\n").count(b"heartbeat") <= 1
+        busy.until(b": heartbeat\r\n\r\n")
+        assert b"event: updates\r\n" in busy.until(b"0\r\n\r\n")
 
 
+@covers("What wait and join answer", "content-type:", "the state")
 def test_a_wait_is_answered_in_compact_json(server: Server, thread: str) -> None:
     status, headers, body = post(
         server, f"/threads/{thread}/runs/wait", {"assistant_id": "events", "input": {"n": 1}}

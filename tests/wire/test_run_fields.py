@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from matins.api.wire.runs import RunCreate
 from matins.domain.ids import system_assistant_id
 from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
@@ -36,7 +37,7 @@ def test_a_run_is_resumed_by_a_command(sdk: Sdk, thread: str) -> None:
 
 
 @covers("RunCreate", "interrupt_before", "input")
-@covers("What wait and join answer", "breakpoint")
+@covers("What wait and join answer", "at a breakpoint")
 @covers("Thread", "status after an interrupt")
 def test_a_run_stops_before_a_node_and_another_goes_on(sdk: Sdk, thread: str) -> None:
     stopped = sdk("runs.wait", thread, "ask", input={"question": "Who?"}, interrupt_before=["ask"])
@@ -137,8 +138,15 @@ EVERYTHING: dict[str, Any] = {
 
 
 @covers("RunCreate", "every endpoint")
+@covers("Config", "run_name")
 @covers("POST /runs/stream", "200")
 def test_every_field_is_taken_alike_by_every_endpoint(http: httpx.Client) -> None:
+    elsewhere = {
+        "context",
+        "webhook",
+        "durability",
+    }  # not beside `configurable`, not here, not beside the other
+    assert EVERYTHING.keys() | elsewhere == set(RunCreate.__struct_fields__)
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     taken = []
     for place in (f"/threads/{thread_id}/runs", "/runs"):
@@ -172,7 +180,7 @@ def test_every_field_is_taken_alike_by_every_endpoint(http: httpx.Client) -> Non
     assert taken[0]["status"] == "success"
 
 
-@covers("Config", "*", "configurable")
+@covers("Config", "tags", "recursion_limit", "configurable", "metadata", "max_concurrency")
 @covers("RunCreate", "config", "metadata")
 def test_a_graph_is_told_what_its_run_was_configured_with(sdk: Sdk, thread: str) -> None:
     config = {**EVERYTHING["config"], "configurable": {"c": 1, "__pregel_checkpointer": "mine"}}
@@ -261,6 +269,21 @@ def test_a_run_stops_at_the_nodes_that_are_named_and_no_others(sdk: Sdk, thread:
     assert stops(interrupt_before=["nobody"], interrupt_after=["nobody"]) == []
 
 
+@covers("RunCreate", "order of refusals")
+def test_what_does_not_fit_is_told_before_what_is_not_there(http: httpx.Client) -> None:
+    place = f"/threads/{uuid4()}/runs"
+    for how in ("", "/wait", "/stream"):
+        for body, status, said in (
+            ({"assistant_id": "nope", "input": {}, "durability": "zzz"}, 422, "durability"),
+            ({"assistant_id": "nope"}, 422, "Invalid assistant: 'nope'"),
+            ({"assistant_id": str(uuid4())}, 404, "Thread or assistant not found."),
+            ({"assistant_id": "echo"}, 404, "Thread or assistant not found."),
+        ):
+            response = http.post(place + how, json=body)
+            assert response.status_code == status
+            assert said in response.json()["detail"]
+
+
 @covers("RunCreate", "feedback_keys")
 @covers("Server-sent events", "feedback")
 @covers("Defects", "feedback keys fail a run")
@@ -306,7 +329,7 @@ def test_how_a_graph_failed_is_told_whatever_it_raised(sdk: Sdk, thread: str) ->
     assert answer == {"__error__": {"error": "KeyError", "message": "'nothing'"}}
 
 
-@covers("What wait and join answer", "cancelled")
+@covers("What wait and join answer", "of a cancelled run")
 @covers("GET /threads/{thread_id}/runs/{run_id}/join", "Location:")
 def test_a_cancelled_run_has_nothing_to_answer(http: httpx.Client) -> None:
     place = f"/threads/{http.post('/threads', json={}).json()['thread_id']}/runs"

@@ -21,7 +21,7 @@ def thread(sdk: Sdk) -> str:
 
 
 @covers("POST /threads/{thread_id}/runs/wait", "200")
-@covers("What wait and join answer", "state")
+@covers("What wait and join answer", "the state")
 def test_wait_gives_the_state_that_the_run_leaves(sdk: Sdk, thread: str) -> None:
     values = sdk("runs.wait", thread, "echo", input=SAID)
     assert [(message["type"], message["content"]) for message in values["messages"]] == [
@@ -36,7 +36,7 @@ def test_wait_gives_the_state_that_the_run_leaves(sdk: Sdk, thread: str) -> None
 @covers("POST /threads/{thread_id}/runs", "200", "Content-Location:")
 @covers("GET /threads/{thread_id}/runs/{run_id}", "200")
 @covers("GET /threads/{thread_id}/runs/{run_id}/join", "200")
-@covers("Run", "keys", "metadata", "status", "kwargs", "*")
+@covers("Run", "the keys", "metadata", "status", "kwargs", "*")
 @covers("RunCreate", "metadata", "config")
 def test_a_created_run_is_pending_and_ends_in_success(sdk: Sdk, thread: str) -> None:
     run = sdk(
@@ -67,7 +67,7 @@ def test_a_created_run_is_pending_and_ends_in_success(sdk: Sdk, thread: str) -> 
     assert ended["updated_at"] > run["created_at"]
 
 
-@covers("What wait and join answer", "a finished run")
+@covers("What wait and join answer", "of a finished run")
 def test_join_gives_each_run_its_own_answer(sdk: Sdk, thread: str) -> None:
     first = sdk("runs.create", thread, "events", input={"n": 1})["run_id"]
     second = sdk("runs.create", thread, "events", input={"n": 2})["run_id"]

@@ -18,7 +18,7 @@ def thread(sdk: Sdk) -> str:
     return thread_id
 
 
-@covers("ThreadState", "keys", "tasks[]", "interrupts", "metadata")
+@covers("ThreadState", "the keys", "tasks[]", "interrupts", "metadata")
 def test_a_state_has_the_keys_of_the_contract(sdk: Sdk, thread: str) -> None:
     sdk("runs.wait", thread, "ask", input={"question": "Who?"}, metadata={"mine": 1})
     state = sdk("threads.get_state", thread)

@@ -150,7 +150,13 @@ def test_only_a_resumable_stream_has_numbers(sdk: Sdk, thread: str) -> None:
 
 
 @covers("GET /threads/{thread_id}/runs/{run_id}/stream", "200")
-@covers("To follow a run", "Last-Event-ID: -1", "Last-Event-ID", "Last-Event-ID of nothing", "finished")
+@covers(
+    "To follow a run",
+    "Last-Event-ID: -1",
+    "Last-Event-ID",
+    "Last-Event-ID of nothing",
+    "a run that has ended",
+)
 @covers("RunCreate", "stream_resumable")
 def test_a_resumable_run_is_replayed_after_any_of_its_events(sdk: Sdk, thread: str) -> None:
     seen = sdk("runs.stream", thread, "events", input={"n": 3}, stream_mode="custom", stream_resumable=True)
@@ -204,7 +210,7 @@ def test_a_wait_that_loses_its_connection_is_taken_up_by_a_join(
     assert len(sdk("runs.list", thread)) == 1
 
 
-@covers("To follow a run", "live")
+@covers("To follow a run", "a run that goes on")
 def test_a_follower_sees_what_comes_after_it_came(sdk: Sdk, thread: str, relays: dict[str, Relay]) -> None:
     before = sdk("runs.create", thread, "slow", input={"delay": 600})["run_id"]
     run_id = sdk(

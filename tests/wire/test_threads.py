@@ -17,7 +17,7 @@ SAID = {"messages": [{"role": "user", "content": "hi"}]}
 @covers("POST /threads", "200")
 @covers("GET /threads/{thread_id}", "200")
 @covers("ThreadCreate", "metadata")
-@covers("Thread", "keys when fresh", "thread_id", "created_at", "metadata", "status")
+@covers("Thread", "the keys when fresh", "thread_id", "created_at", "metadata", "status")
 def test_a_fresh_thread_is_idle_and_empty(sdk: Sdk) -> None:
     thread = sdk("threads.create", metadata={"who": "Zoë"})
     assert list(thread) == [
@@ -309,7 +309,7 @@ def test_a_thread_shows_what_it_is_asked_and_is_told(sdk: Sdk) -> None:
     assert (thread["status"], thread["interrupts"]) == ("idle", {})
 
 
-@covers("Thread", "keys after a run", "values")
+@covers("Thread", "the keys after a run", "values")
 def test_a_thread_that_ran_has_the_keys_of_the_contract_and_messages_as_dicts(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     said = {"messages": [{"role": "user", "content": "hi", "id": "m1"}]}

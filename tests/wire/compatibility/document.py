@@ -14,8 +14,9 @@ _HEAD: Final = """\
 # Compatibility
 
 What Matins promises of the LangGraph Server API, row by row: which test shows it, and where Matins differs from
-`langgraph dev` and why. The differences that are listed are all that are known. Tests marked *SDKs* speak through the
-official clients, two of Python and two of JavaScript; the others speak plain HTTP.
+`langgraph dev` and why. The differences that are listed are all that are known; in the last column, "there" is
+`langgraph dev`. Tests marked *SDKs* speak through the official clients, two of Python and two of JavaScript; the others
+speak plain HTTP.
 
 This page is generated from the tests and from the code, by `make docs`; a row without a test fails the tests.
 """
@@ -38,18 +39,20 @@ def _table(subject: Subject, tests: dict[tuple[str, str], list[Proof]]) -> str:
     lines = [f"### {_heading(subject)}", ""]
     if subject.used:
         lines += ["In " + ", ".join(f"`{name}`" for name in subject.used) + ".", ""]
-    lines += ["| | Covered by | Differs from `langgraph dev` |", "|---|---|---|"]
+    lines += ["| What | Covered by | Differs from `langgraph dev`, and why |", "|---|---|---|"]
     lines += [_line(row, tests.get((row.subject, row.aspect), [])) for row in subject.rows.values()]
     return "\n".join(lines) + "\n"
 
 
 def _heading(subject: Subject) -> str:
-    is_code = subject.used or subject.name.split(" ")[0] in {"GET", "POST", "PATCH", "PUT", "DELETE"}
+    is_code = subject.used or "/" in subject.name or "_" in subject.name
     return f"`{subject.name}`" if is_code else subject.name
 
 
 def _line(row: Row, tests: list[Proof]) -> str:
-    aspect = f"`{row.aspect}`" if " " not in row.aspect else row.aspect[0].upper() + row.aspect[1:]
+    aspect = row.aspect if " " in row.aspect else f"`{row.aspect}`"
+    if aspect.split(" ")[0].isalpha():
+        aspect = aspect[0].upper() + aspect[1:]
     what = f"{aspect}: {row.says}" if row.says else aspect
     how = "*not yet*" if row.not_yet else "<br>".join(_link(test) for test in tests)
     return f"| {_cell(what)} | {how} | {_cell(row.differs)} |"
