@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 from msgspec import inspect
@@ -132,7 +132,7 @@ def _own_fields(shape: type[msgspec.Struct]) -> list[str]:
     return [name for name in shape.__struct_encode_fields__ if name not in chain(*inherited)]
 
 
-def _is_shape(kind: type) -> bool:
+def _is_shape(kind: type) -> TypeGuard[type[msgspec.Struct]]:
     return issubclass(kind, msgspec.Struct) and kind is not msgspec.Struct
 
 
