@@ -66,11 +66,11 @@ def test_ids_that_the_server_makes_sort_by_the_time_at_which_they_were_made(http
 
 
 @covers("Requests and answers", "unknown fields")
-@covers("RunCreate", "langsmith_tracer", "strict_resume")
+@covers("RunCreate", "langsmith_tracer")
 @pytest.mark.parametrize("operation", WITH_BODY, ids=named)
 def test_unknown_fields_are_ignored(http: httpx.Client, ids: dict[str, str], operation: Operation) -> None:
     least = LEAST.get(operation.request, {})
-    unknown = {"bogus": [{"x": None}], "langsmith_tracer": {"project_name": "p"}, "strict_resume": True}
+    unknown = {"bogus": [{"x": None}], "langsmith_tracer": {"project_name": "p"}}
     response = http.request(operation.method, operation.path.format(**ids), json={**least, **unknown})
     assert response.status_code == operation.status, response.text
 

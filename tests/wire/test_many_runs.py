@@ -83,6 +83,7 @@ def test_runs_are_cancelled_by_their_status(sdk: Sdk) -> None:
     sdk("runs.cancel_many", status="running")  # nothing is left, and that is fine
 
 
+@covers("POST /runs/cancel", "?action=rollback")
 @with_cancel_many
 def test_runs_that_are_cancelled_together_are_undone_when_that_is_asked(sdk: Sdk) -> None:
     thread = sdk("threads.create")["thread_id"]

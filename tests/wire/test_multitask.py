@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
 
 SLOW = {"steps": 100, "delay": 60}
@@ -28,7 +29,8 @@ def begun(sdk: Sdk, thread: str) -> str:
     run: str = sdk("runs.create", thread, "slow", input=SLOW)["run_id"]
     until(
         lambda: any(
-            (each["metadata"] or {}).get("run_id") == run for each in sdk("threads.get_history", thread, limit=100)
+            (each["metadata"] or {}).get("run_id") == run
+            for each in sdk("threads.get_history", thread, limit=100)
         )
     )
     return run
@@ -39,6 +41,7 @@ def history(sdk: Sdk, thread: str) -> list[dict[str, Any]]:
     return found
 
 
+@covers("RunOnThread", "multitask_strategy: interrupt")
 def test_a_run_that_interrupts_ends_the_others_and_keeps_what_they_did(sdk: Sdk, thread: str) -> None:
     running = begun(sdk, thread)
     waiting = sdk("runs.create", thread, "slow", input=SLOW)["run_id"]
@@ -50,6 +53,7 @@ def test_a_run_that_interrupts_ends_the_others_and_keeps_what_they_did(sdk: Sdk,
     assert sdk("threads.get", thread)["status"] == "idle"
 
 
+@covers("RunOnThread", "multitask_strategy: rollback")
 def test_a_run_that_rolls_back_undoes_the_others(sdk: Sdk, thread: str) -> None:
     before = history(sdk, thread)
     running = begun(sdk, thread)
@@ -66,6 +70,8 @@ def test_a_run_that_rolls_back_undoes_the_others(sdk: Sdk, thread: str) -> None:
     assert {state["metadata"]["run_id"] for state in after[: -len(before)]} == {run["run_id"]}
 
 
+@covers("POST /threads/{thread_id}/runs/{run_id}/cancel", "?action=rollback")
+@covers("When a client goes away", "thread of a run that was undone")
 def test_a_cancelled_run_is_undone_when_that_is_asked(sdk: Sdk, thread: str) -> None:
     before, shown = history(sdk, thread), sdk("threads.get", thread)
     run = begun(sdk, thread)
@@ -80,6 +86,7 @@ def test_a_cancelled_run_is_undone_when_that_is_asked(sdk: Sdk, thread: str) -> 
         assert after[key] == shown[key]
 
 
+@covers("When a client goes away", "stream of a cancelled run")
 def test_a_stream_of_a_run_that_is_undone_ends_without_an_error(sdk: Sdk, thread: str) -> None:
     streamed = sdk.start("runs.stream", thread, "slow", input=SLOW, stream_mode="values")
     until(lambda: sdk("threads.get", thread)["status"] == "busy")
@@ -88,6 +95,7 @@ def test_a_stream_of_a_run_that_is_undone_ends_without_an_error(sdk: Sdk, thread
     assert {event.event for event in streamed.result(30)} <= {"metadata", "values"}
 
 
+@covers("RunOnThread", "strict_resume")
 def test_an_answer_that_nothing_waits_for_can_be_refused(http: httpx.Client) -> None:
     assert http.get("/info").json()["flags"]["strict_resume"] is True
     thread = http.post("/threads", json={}).json()["thread_id"]
