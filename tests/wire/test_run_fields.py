@@ -90,7 +90,7 @@ def test_a_run_starts_later_when_that_is_asked(sdk: Sdk, thread: str) -> None:
 
 
 @covers("Config", "recursion_limit")
-def test_a_failure_that_nobody_may_read_is_masked_and_the_limit_is_named(sdk: Sdk, thread: str) -> None:
+def test_a_run_of_too_many_steps_is_told_its_limit(sdk: Sdk, thread: str) -> None:
     answer = sdk(
         "runs.wait",
         thread,
