@@ -35,6 +35,7 @@ from matins.engine.queue.lane import Lanes
 from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import Runs
 from matins.engine.scheduler import Scheduler
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.manifest import read as read_manifest
 from matins.manifest.reading import ManifestError
@@ -217,8 +218,19 @@ async def serve(
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
-        runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
-        parts = Parts(pool=pool, workers=workers, runs=runs, hub=hub, lease=lease, crons_changed=due)
+        following = Following(pool=pool, workers=workers, holds=lanes.holds)
+        runs = Runs(
+            pool=pool, workers=workers, lanes=lanes, hub=hub, following=following, lease=lease, wake=wake
+        )
+        parts = Parts(
+            pool=pool,
+            workers=workers,
+            runs=runs,
+            following=following,
+            hub=hub,
+            lease=lease,
+            crons_changed=due,
+        )
         await stack.enter_async_context(running(parent))
         for part in (lease, workers, lanes, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))

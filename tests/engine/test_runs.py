@@ -307,6 +307,7 @@ def repeating(engine: Node, between: Callable[[], Awaitable[None]] | None = None
         workers=engine.workers,
         lanes=engine.lanes,
         hub=engine.hub,
+        following=engine.following,
         lease=engine.lease,
         wake=engine.wake,
     )

@@ -26,6 +26,7 @@ from matins.engine.queue.lane import Lanes
 from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import RunRequest, Runs
 from matins.engine.scheduler import Scheduler
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.storage import runs as stored_runs
 from matins.storage import threads
@@ -84,6 +85,7 @@ class Node:
     lease: Lease
     workers: Workers
     lanes: Lanes
+    following: Following
     runs: Runs
     scheduler: Scheduler
     wake: Wake
@@ -113,7 +115,7 @@ class Node:
                 thread_id=thread_id,
                 scope=EVERYONE,
             )
-            async for reply in self.runs.reply(run, subscription):
+            async for reply in self.following.reply(run, subscription):
                 if reply is not None:
                     return dict(json.loads(reply))
         raise AssertionError("no reply")
@@ -183,10 +185,13 @@ async def node(
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
-        runs = Runs(pool=pool, workers=workers, lanes=carried, hub=hub, lease=lease, wake=wake)
+        following = Following(pool=pool, workers=workers, holds=carried.holds)
+        runs = Runs(
+            pool=pool, workers=workers, lanes=carried, hub=hub, following=following, lease=lease, wake=wake
+        )
         for part in (lease, workers, carried, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
-        yield Node(pool, hub, lease, workers, carried, runs, scheduler, wake, due, dsn)
+        yield Node(pool, hub, lease, workers, carried, following, runs, scheduler, wake, due, dsn)
 
 
 class Twice(Pool):

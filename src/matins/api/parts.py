@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.storage.pool import Pool
 from matins.workers.pool import Pool as Workers
@@ -22,6 +23,7 @@ class Parts:
 
     pool: Pool
     runs: Runs
+    following: Following
     hub: Hub
     workers: Workers
     lease: Lease

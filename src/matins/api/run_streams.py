@@ -77,7 +77,7 @@ def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope:
             await sse.relay(
                 receive,
                 send,
-                parts.runs.follow(run, subscription),
+                parts.following.follow(run, subscription),
                 sse.events,
                 headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream"},
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
@@ -97,7 +97,7 @@ def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: 
             await sse.relay(
                 receive,
                 send,
-                parts.runs.reply(run, subscription),
+                parts.following.reply(run, subscription),
                 sse.value,
                 headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
@@ -117,7 +117,7 @@ def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIA
             await sse.relay(
                 receive,
                 send,
-                parts.runs.reply(run, subscription),
+                parts.following.reply(run, subscription),
                 sse.value,
                 headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
                 on_disconnect=_canceller(parts, run, scope) if cancels else None,
@@ -137,7 +137,7 @@ def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASG
         with parts.hub.subscribe(run_id) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
-            frames = parts.runs.replay(run, subscription, after=after)
+            frames = parts.following.replay(run, subscription, after=after)
             await sse.relay(
                 receive,
                 send,

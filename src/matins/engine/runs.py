@@ -1,9 +1,9 @@
-"""Runs: submit, cancel, delete; and follow one to its end, wherever it runs."""
+"""Runs: submit, cancel, delete. How one is followed to its end: streams/following.py."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -12,30 +12,21 @@ import msgspec
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.assistants import Assistant
 from matins.domain.configs import Json, merged_config, mirrored, refuse_both
-from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound, Unavailable
-from matins.domain.frames import Frame
+from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
-from matins.engine import assistants, replies
+from matins.engine import assistants
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
-from matins.engine.streams.hub import Hub, Subscription
-from matins.storage import frames as frame_log
+from matins.engine.streams.following import Following
+from matins.engine.streams.hub import Hub
 from matins.storage import runs, stops, threads
 from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
 
-HEARTBEAT_SECONDS: Final = 5.0
-"""Source: the contract's heartbeat, independent of other data."""
-
-LOOK_SECONDS: Final = 1.0
-"""How often the database is asked after a run that is followed here and carried elsewhere, or by nobody yet."""
-
 STOP_PATIENCE_SECONDS: Final = 12.0
 """How long `cancel` waits for a run to stop: its lane has 10 s, then it is settled over its head."""
-
-_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +94,21 @@ class Runs:
     """Runs as clients deal with them."""
 
     def __init__(
-        self, *, pool: Pool, workers: Workers, lanes: Lanes, hub: Hub, lease: Lease, wake: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        workers: Workers,
+        lanes: Lanes,
+        hub: Hub,
+        following: Following,
+        lease: Lease,
+        wake: Callable[[], None],
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
         self._lanes: Final = lanes
         self._hub: Final = hub
+        self._following: Final = following
         self._lease: Final = lease
         self._wake: Final = wake
         self.is_draining = False
@@ -286,7 +286,7 @@ class Runs:
             self._lanes.stop(run_id, reason)
             if wait:
                 deadline = time.monotonic() + STOP_PATIENCE_SECONDS
-                async for _ in self.follow(run, subscription):
+                async for _ in self._following.follow(run, subscription):
                     if time.monotonic() > deadline:
                         return
 
@@ -315,79 +315,6 @@ class Runs:
             self._lanes.stop(run_id, StopReason.LOST)
             self._hub.end(run_id, b"{}")
             self._wake()
-
-    async def follow(self, run: Run, subscription: Subscription) -> AsyncIterator[list[Frame] | None]:
-        """Give the run's frames as they come, in batches, until it has ended, wherever it runs.
-
-        None says that a heartbeat is due.
-        Raises: Unavailable when the reader fell too far behind.
-        """
-        beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        patience_s = 0.0 if run.status.is_terminal else LOOK_SECONDS
-        while True:
-            frames = await subscription.receive(patience_s)
-            if frames:
-                yield frames
-            elif subscription.is_broken:
-                message = "The reader fell too far behind."
-                raise Unavailable(message)
-            elif subscription.has_ended:
-                return
-            elif await self._has_ended(run):
-                if rest := await subscription.receive(0):  # it was carried here while we asked
-                    yield rest
-                return
-            if time.monotonic() >= beat_at:
-                yield None
-                beat_at = time.monotonic() + HEARTBEAT_SECONDS
-
-    async def replay(
-        self, run: Run, subscription: Subscription, *, after: int | None
-    ) -> AsyncIterator[list[Frame] | None]:
-        """Give the run's kept frames after that number, then follow it; with `after` None only what is still to come.
-
-        No frame is given twice: what was kept and is live too is told by its number.
-        """
-        seen = after
-        if after is not None:
-            while True:
-                kept = await self._kept(run, seen or 0)
-                if not kept:
-                    break
-                seen = kept[-1].seq
-                yield kept
-        async for frames in self.follow(run, subscription):
-            if frames is None or seen is None:
-                yield frames
-                continue
-            fresh = [frame for frame in frames if frame.seq == 0 or frame.seq > seen]
-            if fresh:
-                seen = max(seen, fresh[-1].seq)
-                yield fresh
-
-    async def _kept(self, run: Run, after: int) -> list[Frame]:
-        return await self._pool.run(
-            lambda conn: frame_log.read_after(conn, run.run_id, after, limit=_PAGE), transaction=False
-        )
-
-    async def reply(self, run: Run, subscription: Subscription) -> AsyncIterator[bytes | None]:
-        """Give None whenever a heartbeat is due and, when the run has ended, what `wait` and `join` answer."""
-        async for frames in self.follow(run, subscription):
-            if frames is None:
-                yield None
-        if subscription.reply is not None:
-            yield subscription.reply
-        else:
-            yield await replies.on_record(self._pool, self._workers, run)
-
-    async def _has_ended(self, run: Run) -> bool:
-        """Ask the database, unless the run is under way here."""
-        if self._lanes.holds(run.run_id):
-            return False
-        now = await self._pool.run(
-            lambda conn: runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE), transaction=False
-        )
-        return now is None or now.status.is_terminal
 
 
 class _Displaced:
