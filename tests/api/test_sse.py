@@ -27,12 +27,13 @@ async def test_frames_are_written_byte_for_byte() -> None:
 
 
 def relaying(items: AsyncIterator[list[Frame] | None], gone: anyio.Event | None = None) -> ASGIApp:
-    async def app(_: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def on_disconnect() -> None:
             assert gone is not None
             gone.set()
 
         await sse.relay(
+            scope,
             receive,
             send,
             items,

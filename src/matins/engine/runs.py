@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Final
 
 import msgspec
 
-from matins.domain.access import EVERYONE, Scope
+from matins.domain.access import Scope
 from matins.domain.assistants import Assistant
 from matins.domain.configs import Json, merged_config, mirrored, refuse_both
 from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound
@@ -21,6 +22,7 @@ from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
+from matins.engine.streams.wake import Wakes
 from matins.storage import runs, stops, threads
 from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
@@ -90,6 +92,14 @@ def metadata_of(metadata: Mapping[str, object], assistant: Assistant) -> Json:
     }
 
 
+class Interest(Enum):
+    """What the client that creates a run stays for."""
+
+    NONE = auto()
+    REPLY = auto()
+    EVENTS = auto()
+
+
 class Runs:
     """Runs as clients deal with them."""
 
@@ -102,7 +112,7 @@ class Runs:
         hub: Hub,
         following: Following,
         lease: Lease,
-        wake: Callable[[], None],
+        wakes: Wakes,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
@@ -110,14 +120,22 @@ class Runs:
         self._hub: Final = hub
         self._following: Final = following
         self._lease: Final = lease
-        self._wake: Final = wake
+        self._wakes: Final = wakes
+        self._wake: Final = wakes.tell_queue
         self.is_draining = False
 
     async def submit(
-        self, request: RunRequest, *, run_id: RunId, thread_id: ThreadId | None, scope: Scope
+        self,
+        request: RunRequest,
+        *,
+        run_id: RunId,
+        thread_id: ThreadId | None,
+        scope: Scope,
+        interest: Interest = Interest.NONE,
     ) -> Run:
         """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
 
+        `interest`: what its client will ask for on this node, wherever the run is carried.
         Raises: NotFound, ThreadBusy, Invalid, Unavailable.
         """
         refuse_both(request.config, request.context)
@@ -139,7 +157,15 @@ class Runs:
             claims = reservation is not None
             displaced = _Displaced()
             run = await self._insert(
-                conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims, displaced=displaced
+                conn,
+                request,
+                run_id,
+                on,
+                scope=scope,
+                fresh=fresh,
+                claims=claims,
+                displaced=displaced,
+                interest=interest,
             )
             claimed = run.status is RunStatus.RUNNING
             return run
@@ -158,8 +184,9 @@ class Runs:
                 reservation.release()
         for other, reason in displaced.stopping:
             self._lanes.stop(other, reason)
+            self._wakes.tell_holder(on)
         for other in displaced.ended:
-            self._hub.end(other, b"{}")
+            self._give_up(on, other)
         if run.status is RunStatus.PENDING:
             self._wake()
         return run
@@ -198,6 +225,7 @@ class Runs:
         fresh: bool,
         claims: bool,
         displaced: _Displaced | None = None,
+        interest: Interest = Interest.NONE,
     ) -> Run:
         assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
         temporary = fresh and request.on_completion == "delete"
@@ -217,6 +245,8 @@ class Runs:
         if makes_way is not None and displaced is not None:
             in_flight = await displaced.stop(conn, in_flight, makes_way)
         kwargs = kwargs_of(request, assistant, temporary=temporary)
+        claims = claims and not in_flight
+        here = [self._lease.node_id] if not claims and interest is not Interest.NONE else []
         run = await runs.insert(
             conn,
             NewRun(
@@ -228,9 +258,11 @@ class Runs:
                 multitask_strategy=request.multitask_strategy,
                 temporary=temporary,
                 after_seconds=request.after_seconds,
+                followed_on=here if interest is Interest.EVENTS else (),
+                awaited_on=here,
             ),
             scope=scope,
-            claimed_by=self._lease.node_id if claims and not in_flight else None,
+            claimed_by=self._lease.node_id if claims else None,
         )
         whose = {"graph_id": assistant.graph_id, "assistant_id": str(assistant.assistant_id)}
         await threads.occupy(
@@ -280,10 +312,10 @@ class Runs:
 
             run = await self._pool.run(work)
             if run.status is not RunStatus.RUNNING:
-                self._hub.end(run_id, b"{}")
-                self._wake()
+                self._give_up(thread_id, run_id)
                 return
             self._lanes.stop(run_id, reason)
+            self._wakes.tell_holder(thread_id)
             if wait:
                 deadline = time.monotonic() + STOP_PATIENCE_SECONDS
                 async for _ in self._following.follow(run, subscription):
@@ -313,8 +345,13 @@ class Runs:
 
         if await self._pool.run(work):
             self._lanes.stop(run_id, StopReason.LOST)
-            self._hub.end(run_id, b"{}")
-            self._wake()
+            self._give_up(thread_id, run_id)
+
+    def _give_up(self, thread_id: ThreadId, run_id: RunId) -> None:
+        """Tell all who wait for a run that it will not be carried any further."""
+        self._hub.end(run_id, b"{}")
+        self._wakes.tell_followers(thread_id)
+        self._wake()
 
 
 class _Displaced:

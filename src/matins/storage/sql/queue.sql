@@ -56,7 +56,7 @@ WHERE r.run_id = head.run_id
   AND r.crashes = seen.crashes
   AND head.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
-RETURNING r.*;
+RETURNING r.*, matins.is_followed(r, r.node_id) AS is_followed;
 
 -- name: seconds_to_next_due :one
 -- How long until a pending run that is not yet due becomes due; null when none waits for its time.
@@ -67,11 +67,16 @@ FROM matins.run WHERE status = 'pending' AND due_at > (SELECT matins.now());
 -- name: end_run :one
 -- $1 run_id, $2 attempt, $3 the status to end in, $4 the statuses it may come from, $5 error or null,
 -- $6 last_checkpoint_id or null. The caller holds the thread's row. No row: the lease is lost, or it is to be undone.
-UPDATE matins.run
+WITH held AS (
+    SELECT run_id, matins.is_followed(run, node_id) OR NOT awaited_on <@ ARRAY[node_id] AS is_followed
+    FROM matins.run AS run WHERE run_id = $1
+)
+UPDATE matins.run AS r
 SET status = $3, node_id = NULL, stop = NULL, stop_at = NULL, error = $5,
-    last_checkpoint_id = coalesce($6, last_checkpoint_id), ended_at = matins.now(), updated_at = matins.now()
-WHERE run_id = $1 AND attempt = $2 AND status = ANY($4::text[]) AND stop IS DISTINCT FROM 'rollback'
-RETURNING *;
+    last_checkpoint_id = coalesce($6, r.last_checkpoint_id), ended_at = matins.now(), updated_at = matins.now()
+FROM held
+WHERE r.run_id = held.run_id AND r.attempt = $2 AND r.status = ANY($4::text[]) AND r.stop IS DISTINCT FROM 'rollback'
+RETURNING r.*, held.is_followed;
 
 -- name: was_settled :one
 -- $1 run_id, $2 attempt
@@ -106,8 +111,8 @@ RETURNING r.run_id, r.thread_id, r.attempt, r.crashes, r.stop;
 
 -- name: held_by_node :many
 -- $1 node_id
-SELECT run_id, thread_id, attempt, stop
-FROM matins.run WHERE node_id = $1 AND status = 'running';
+SELECT run_id, thread_id, attempt, stop, matins.is_followed(run, node_id) AS is_followed
+FROM matins.run AS run WHERE node_id = $1 AND status = 'running';
 
 -- name: runs_of_dead_nodes :many
 -- $1 this node, $2 nodes known to be dead though their lease may run on, or null for those without a lease, $3 limit
@@ -134,6 +139,13 @@ DELETE FROM matins.node WHERE node_id = ANY($1::uuid[]);
 -- name: max_connections :one
 -- How many connections the server takes, over all its clients.
 SELECT current_setting('max_connections')::integer AS max_connections;
+
+-- name: reap_left_behind :many
+-- $1 for how many seconds they are left, $2 limit. Threads that temporary runs left behind for those who follow from
+-- elsewhere.
+SELECT thread_id FROM matins.run
+WHERE temporary AND ended_at < matins.now() - make_interval(secs => $1::double precision)
+LIMIT $2;
 
 -- name: other_nodes :many
 -- $1 this node
