@@ -87,6 +87,7 @@ class Node:
     lease: Lease
     workers: Workers
     lanes: Lanes
+    claimer: Claimer
     following: Following
     runs: Runs
     scheduler: Scheduler
@@ -205,7 +206,9 @@ async def node(
             await stack.enter_async_context(running(wakes))
         for part in (lease, workers, carried, watch, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
-        yield Node(pool, hub, lease, workers, carried, following, runs, scheduler, wakes, watch, due, dsn)
+        yield Node(
+            pool, hub, lease, workers, carried, claimer, following, runs, scheduler, wakes, watch, due, dsn
+        )
 
 
 class Twice(Pool):

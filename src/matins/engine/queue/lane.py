@@ -124,6 +124,10 @@ class Lanes:
         if held in self._held:
             self._held[held].log.follow()
 
+    def keeps(self, held: Held) -> bool:
+        """Whether what the run streams is kept, as it is under way here."""
+        return held in self._held and self._held[held].keeps
+
     async def hand_back(self, *, grace_s: float) -> None:
         """Let the lanes finish for `grace_s` seconds, then put what is left back into the queue, uncharged."""
         with anyio.move_on_after(grace_s):
