@@ -145,7 +145,8 @@ def faults(seen: list[Event], run_id: str, begun: list[list[int]]) -> list[str]:
     beginnings = iter([steps[0] for steps in begun])
     if not all(events[0][0] in beginnings for _, events in attempts if events):
         found.append(f"attempts began with {[events[:1] for _, events in attempts]}, not as in {begun}")
-    if attempts[-1][1][-1:] != whole[-1:]:
+    # An attempt has nothing left to do when the state after the last step was on record before the kill.
+    if attempts[-1][1][-1:] != whole[-1:] and (attempts[-1][1] or begun[-1][-1] != STEPS - 1):
         found.append(f"the end is missing: {attempts[-1][1][-1:]}")
     return found
 
