@@ -257,12 +257,13 @@ async def test_a_thread_is_followed_over_its_runs_wherever_they_run(nodes: tuple
     thread_id = await here.thread()
     readers = [Reader(), Reader()]
     asked: dict[str, Any] = {"thread_id": thread_id, "stream_mode": ["updates"]}
+    runs: list[Run] = []
     async with AsyncExitStack() as stack, anyio.create_task_group() as group:
         for at, reader in zip(nodes, readers, strict=True):
             subscription = stack.enter_context(at.hub.subscribe(thread_id))
             await at.watch.keep_thread(thread_id)
             group.start_soon(reader.read, at.following.follow_thread(thread_id, subscription, after=None))
-        runs = [await submit(at, "pair", **asked) for at in (there, here, there)]
+        runs += [await submit(at, "pair", **asked) for at in (there, here, there)]
         for reader in readers:
             await reader.until(lambda reader=reader: len(reader.frames) == 12)  # type: ignore[misc]
         await here.pool.run(lambda conn: threads.delete(conn, [thread_id], scope=EVERYONE))
