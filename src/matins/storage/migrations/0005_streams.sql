@@ -13,8 +13,3 @@ ALTER TABLE matins.stream_event
     ADD COLUMN of_thread boolean NOT NULL DEFAULT false,   -- seen on the thread's stream alone, not on the run's
     ALTER COLUMN run_id DROP NOT NULL,                     -- a change of the state belongs to no run
     ALTER COLUMN attempt DROP NOT NULL;
-
--- Whether the events of a run are to be kept by the node that carries it, though it is not resumable.
-CREATE FUNCTION matins.is_followed(run matins.run, carrier uuid) RETURNS boolean LANGUAGE sql VOLATILE AS
-'SELECT NOT run.followed_on <@ ARRAY[carrier] OR EXISTS (SELECT FROM matins.thread AS t
- WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now())';

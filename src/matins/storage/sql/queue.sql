@@ -37,6 +37,7 @@ LIMIT $2
 FOR NO KEY UPDATE OF t SKIP LOCKED;
 
 -- name: claim_runs :many
+-- `is_followed`, here and below: somebody follows the run on another node than its own, or follows its thread.
 -- $1 locked thread_ids, $2 node_id, $3 the crashes that each one's first run was seen with: where it may start depends
 -- on them
 UPDATE matins.run AS r
@@ -56,7 +57,9 @@ WHERE r.run_id = head.run_id
   AND r.crashes = seen.crashes
   AND head.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
-RETURNING r.*, matins.is_followed(r, r.node_id) AS is_followed;
+RETURNING r.*, NOT r.followed_on <@ ARRAY[r.node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = r.thread_id AND t.followed_until > matins.now()
+) AS is_followed;
 
 -- name: seconds_to_next_due :one
 -- How long until a pending run that is not yet due becomes due; null when none waits for its time.
@@ -68,8 +71,10 @@ FROM matins.run WHERE status = 'pending' AND due_at > (SELECT matins.now());
 -- $1 run_id, $2 attempt, $3 the status to end in, $4 the statuses it may come from, $5 error or null,
 -- $6 last_checkpoint_id or null. The caller holds the thread's row. No row: the lease is lost, or it is to be undone.
 WITH held AS (
-    SELECT run_id, matins.is_followed(run, node_id) OR NOT awaited_on <@ ARRAY[node_id] AS is_followed
-    FROM matins.run AS run WHERE run_id = $1
+    SELECT run_id, NOT awaited_on <@ ARRAY[node_id] OR NOT run.followed_on <@ ARRAY[node_id] OR EXISTS (
+        SELECT FROM matins.thread AS t WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now()
+    ) AS is_followed
+    FROM matins.run WHERE run_id = $1
 )
 UPDATE matins.run AS r
 SET status = $3, node_id = NULL, stop = NULL, stop_at = NULL, error = $5,
@@ -111,8 +116,10 @@ RETURNING r.run_id, r.thread_id, r.attempt, r.crashes, r.stop;
 
 -- name: held_by_node :many
 -- $1 node_id
-SELECT run_id, thread_id, attempt, stop, matins.is_followed(run, node_id) AS is_followed
-FROM matins.run AS run WHERE node_id = $1 AND status = 'running';
+SELECT run_id, thread_id, attempt, stop, NOT run.followed_on <@ ARRAY[node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now()
+    ) AS is_followed
+FROM matins.run WHERE node_id = $1 AND status = 'running';
 
 -- name: runs_of_dead_nodes :many
 -- $1 this node, $2 nodes known to be dead though their lease may run on, or null for those without a lease, $3 limit

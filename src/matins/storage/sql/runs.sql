@@ -22,7 +22,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
         CASE WHEN $14::uuid IS NULL THEN NULL ELSE matins.now() END,
         CASE WHEN $14::uuid IS NULL THEN NULL ELSE
             (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $2::uuid::text AND checkpoint_ns = '') END)
-RETURNING r.*, matins.is_followed(r, r.node_id) AS is_followed;
+RETURNING r.*, NOT r.followed_on <@ ARRAY[r.node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = r.thread_id AND t.followed_until > matins.now()
+) AS is_followed;
 
 -- name: get_run :one
 -- $1 run_id, $2 thread_id or null, $3 owner or null
