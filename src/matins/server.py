@@ -3,7 +3,7 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> http
+    pool -> wakes -> lease -> workers -> lanes -> watch -> reaper -> claimer -> scheduler -> http
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from uuid import UUID
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from matins import __version__, telemetry
 from matins.api.app import build
@@ -30,12 +31,15 @@ from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
 from matins.engine.lease import Lease
-from matins.engine.queue.claimer import Claimer, Wake
+from matins.engine.queue.claimer import Claimer
 from matins.engine.queue.lane import Lanes
 from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import Runs
 from matins.engine.scheduler import Scheduler
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
+from matins.engine.streams.wake import Wake, Wakes
+from matins.engine.streams.watch import Watch
 from matins.manifest import read as read_manifest
 from matins.manifest.reading import ManifestError
 from matins.settings import Settings, SettingsError
@@ -51,6 +55,9 @@ from matins.workers.reload import Reloader
 
 CONFIGURATION_ERROR: Final = 2
 DATABASE_PATIENCE_SECONDS: Final = 30.0
+UNSENT_BYTES: Final = 128 * 1024
+"""How much the kernel takes for a connection before it can send it. By default megabytes, for each that is slow."""
+
 GOODBYE_SECONDS: Final = 1
 """How long open connections have, once nothing more will be sent on them."""
 
@@ -130,6 +137,15 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
+class _Connection(HttpToolsProtocol):
+    """Lets a reply drop its connection with all that is unsent on it: `scope["abort"]`."""
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+
 class Http:
     """The HTTP server, on a socket that the parent keeps open."""
 
@@ -138,7 +154,7 @@ class Http:
         self._server: Final = _Uvicorn(
             uvicorn.Config(
                 build(parts),
-                http="httptools",
+                http=_Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -148,6 +164,10 @@ class Http:
                 timeout_graceful_shutdown=GOODBYE_SECONDS,
             )
         )
+
+        # A client that reads nothing holds little of the kernel's memory; the window of one that reads stays its own.
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Serve; cancelled, let open requests end for a moment. `serve` itself must never be cancelled."""
@@ -185,14 +205,15 @@ async def serve(
     applied = await _patiently(lambda: migrate(settings.database_uri))
     if applied:
         log.info(telemetry.DATABASE_MIGRATED, files=applied)
-    wake, due, hub = Wake(), Wake(), Hub()
+    due, hub = Wake(), Hub()
+    wakes = Wakes(settings.database_uri, node_id=node_id, follows=hub.follows)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_pool(settings.database_uri, size=settings.connections))
         lease = Lease(settings.database_uri, node_id=node_id, name=socket.gethostname(), version=__version__)
 
         async def on_graphs(graphs: bytes) -> None:
             await pool.run(lambda conn: assistants.ensure_system(conn, assistants.decode_graphs(graphs)))
-            wake()
+            wakes.tell_queue()
 
         workers = Workers(
             Launch(
@@ -206,21 +227,36 @@ async def serve(
             on_spawn=parent.worker,
             on_exit=parent.worker_gone,
         )
-        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake, limit_s=settings.limit_s)
+        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wakes=wakes, limit_s=settings.limit_s)
         reaper = Reaper(
             pool=pool,
             lanes=lanes,
             lease=lease,
-            wake=wake,
+            wakes=wakes,
             predecessor=predecessor,
             is_alone=settings.is_alone,
+            retention_s=settings.stream_ttl_s,
         )
-        claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
-        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
-        runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
-        parts = Parts(pool=pool, workers=workers, runs=runs, hub=hub, lease=lease, crons_changed=due)
+        claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wakes.claims)
+        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wakes.tell_queue)
+        watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=node_id, holds=lanes.holds)
+        following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=lanes.holds)
+        runs = Runs(
+            pool=pool, workers=workers, lanes=lanes, hub=hub, following=following, lease=lease, wakes=wakes
+        )
+        parts = Parts(
+            pool=pool,
+            workers=workers,
+            runs=runs,
+            following=following,
+            watch=watch,
+            wakes=wakes,
+            hub=hub,
+            lease=lease,
+            crons_changed=due,
+        )
         await stack.enter_async_context(running(parent))
-        for part in (lease, workers, lanes, reaper, claimer, scheduler):
+        for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             await stack.enter_async_context(running(Reloader(workers, settings.config)))
@@ -231,8 +267,8 @@ async def serve(
             node_id=str(node_id),
             workers=settings.workers,
             lanes=settings.lanes,
-            # The pool's, the lease's, and those of the workers and the desk.
-            connections=settings.connections + 1 + CONNECTIONS * (settings.workers + 1),
+            # The pool's, the lease's, that of the wakes, and those of the workers and the desk.
+            connections=settings.connections + 2 + CONNECTIONS * (settings.workers + 1),
             max_connections=await pool.run(queue.max_connections, transaction=False),
         )
         if settings.is_dev and predecessor is None:

@@ -23,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `workers`: run workers beside the desk (`MATINS_WORKERS`). `lanes`: runs at once in each (`N_JOBS_PER_WORKER`).
     `grace_s`: how long runs may finish at a shutdown (`BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS`).
     `limit_s`: how long a run may take before it is stopped (`BG_JOB_TIMEOUT_SECS`; 0 for no limit).
+    `stream_ttl_s`: how long streams can be replayed (`RESUMABLE_STREAM_TTL_SECONDS`).
     `is_alone`: no other node can be on this database (`MATINS_ALONE`). `where`: what a person calls that database
     (`MATINS_DATA`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
     """
@@ -34,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 20
     grace_s: float = 180.0
     limit_s: float = 3600.0
+    stream_ttl_s: float = 86400.0
     is_alone: bool = False
     is_dev: bool = False
     reloads: bool = False
@@ -88,6 +90,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         connections=_number(environ, "LANGGRAPH_POSTGRES_POOL_MAX_SIZE", 20, at_least=2),
         grace_s=float(_number(environ, "BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", 180, at_least=0)),
         limit_s=float(_number(environ, "BG_JOB_TIMEOUT_SECS", 3600, at_least=0)) or math.inf,
+        stream_ttl_s=float(_number(environ, "RESUMABLE_STREAM_TTL_SECONDS", 86400, at_least=1)),
         is_alone=_flag(environ, "MATINS_ALONE"),
         is_dev=_flag(environ, "MATINS_DEV"),
         reloads=_flag(environ, "MATINS_RELOAD"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import anyio
 import httpx
@@ -27,19 +28,29 @@ async def test_frames_are_written_byte_for_byte() -> None:
     assert sse.value(None) == b"\n"
 
 
-def relaying(items: AsyncIterator[list[Frame] | None], gone: anyio.Event | None = None) -> ASGIApp:
-    async def app(_: Scope, receive: Receive, send: Send) -> None:
+def relaying(
+    items: AsyncIterator[list[Frame] | None],
+    gone: anyio.Event | None = None,
+    *,
+    stalled_s: float = 30,
+    aborted: anyio.Event | None = None,
+) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async def on_disconnect() -> None:
             assert gone is not None
             gone.set()
 
+        if aborted is not None:
+            scope["abort"] = aborted.set
         await sse.relay(
+            scope,
             receive,
             send,
             items,
             sse.events,
             headers=sse.STREAM,
             on_disconnect=on_disconnect if gone else None,
+            stalled_s=stalled_s,
         )
 
     return Wall(app)
@@ -82,3 +93,24 @@ async def test_a_client_that_goes_away_is_noticed_at_once() -> None:
             await anext(response.aiter_bytes())
         with anyio.fail_after(1):
             await gone.wait()
+
+
+async def test_a_client_that_reads_nothing_is_cut_off() -> None:
+    aborted = anyio.Event()
+
+    async def items() -> AsyncIterator[list[Frame] | None]:
+        while True:
+            yield [Frame("values", b"x" * 2**20)]
+
+    async with listening(relaying(items(), stalled_s=0.1, aborted=aborted)) as url:
+        port = int(url.rstrip("/").rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as link:
+            await link.send(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+            with anyio.fail_after(20):
+                await aborted.wait()
+            left = b""
+            with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    left += await link.receive()
+            assert left
+            assert not left.endswith(b"0\r\n\r\n"), "it looks complete"

@@ -250,7 +250,7 @@ async def test_a_run_that_is_stopped_on_its_way_back_leaves_what_is_saved(
             " WHERE run_id = $1",
             run.run_id,
         )
-    engine.wake()
+    engine.wakes.claims()
     assert (await engine.ended(run.run_id)).status is RunStatus.INTERRUPTED
     [row] = await engine.fetch('SELECT status, "values" FROM matins.thread WHERE thread_id = $1', thread)
     assert row["status"] == (ThreadStatus.INTERRUPTED if stops else ThreadStatus.IDLE)
@@ -307,8 +307,9 @@ def repeating(engine: Node, between: Callable[[], Awaitable[None]] | None = None
         workers=engine.workers,
         lanes=engine.lanes,
         hub=engine.hub,
+        following=engine.following,
         lease=engine.lease,
-        wake=engine.wake,
+        wakes=engine.wakes,
     )
 
 

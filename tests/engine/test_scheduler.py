@@ -17,7 +17,7 @@ from matins.domain.ids import AssistantId, CronId, ThreadId, system_assistant_id
 from matins.engine import assistants, crons
 from matins.engine.crons import TZDATA, CronChange
 from matins.engine.firing import SLOTS_AT_ONCE
-from matins.engine.queue.claimer import Wake
+from matins.engine.streams.wake import Wake
 from matins.storage import crons as stored
 from matins.storage import threads
 from matins.storage.pool import Conn, Pool

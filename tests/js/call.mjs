@@ -44,6 +44,9 @@ async function answer({ id, path, args = [], limit }) {
   }
 }
 
+const answers = [];
 for await (const line of createInterface({ input: process.stdin })) {
-  answer(JSON.parse(line)).then((reply) => process.stdout.write(`${JSON.stringify(reply)}\n`));
+  answers.push(answer(JSON.parse(line)).then((reply) => process.stdout.write(`${JSON.stringify(reply)}\n`)));
 }
+await Promise.all(answers);
+process.exit(); // the SDKs do not close what they no longer read: a thread's stream would keep us here for good

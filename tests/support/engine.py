@@ -21,12 +21,15 @@ from matins.domain.ids import NodeId, RunId, ThreadId, uuid7
 from matins.domain.runs import Run
 from matins.engine import assistants, crons
 from matins.engine.lease import Lease
-from matins.engine.queue.claimer import Claimer, Wake
+from matins.engine.queue.claimer import Claimer
 from matins.engine.queue.lane import Lanes
 from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import RunRequest, Runs
 from matins.engine.scheduler import Scheduler
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
+from matins.engine.streams.wake import Wake, Wakes
+from matins.engine.streams.watch import Watch
 from matins.storage import runs as stored_runs
 from matins.storage import threads
 from matins.storage.pool import Conn, Pool, open_pool
@@ -84,9 +87,12 @@ class Node:
     lease: Lease
     workers: Workers
     lanes: Lanes
+    claimer: Claimer
+    following: Following
     runs: Runs
     scheduler: Scheduler
-    wake: Wake
+    wakes: Wakes
+    watch: Watch
     due: Wake
     dsn: str
 
@@ -113,7 +119,7 @@ class Node:
                 thread_id=thread_id,
                 scope=EVERYONE,
             )
-            async for reply in self.runs.reply(run, subscription):
+            async for reply in self.following.reply(run, subscription):
                 if reply is not None:
                     return dict(json.loads(reply))
         raise AssertionError("no reply")
@@ -164,29 +170,45 @@ async def node(
     is_alone: bool = False,
     node_id: NodeId | None = None,
     limit_s: float = math.inf,
+    hears: bool = True,
 ) -> AsyncIterator[Node]:
-    """Run a node of one worker and its desk on a database."""
-    wake, due, hub = Wake(), Wake(), Hub()
+    """Run a node of one worker and its desk on a database; without `hears`, every NOTIFY is lost on it."""
+    due, hub = Wake(), Hub()
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_pool(dsn, size=10))
         lease = Lease(dsn, node_id=node_id or NodeId(uuid7()), name="test", version="0")
+        wakes = Wakes(dsn, node_id=lease.node_id, follows=hub.follows)
 
         async def on_graphs(graphs: bytes) -> None:
             await pool.run(lambda conn: assistants.ensure_system(conn, assistants.decode_graphs(graphs)))
-            wake()
+            wakes.tell_queue()
 
         environ = {"DATABASE_URI": dsn, "LANGGRAPH_STRICT_MSGPACK": "true"}
         workers = Workers(Launch(config, lanes, environ), workers=1, on_graphs=on_graphs)
-        carried = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake, limit_s=limit_s)
+        carried = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wakes=wakes, limit_s=limit_s)
         reaper = Reaper(
-            pool=pool, lanes=carried, lease=lease, wake=wake, predecessor=predecessor, is_alone=is_alone
+            pool=pool,
+            lanes=carried,
+            lease=lease,
+            wakes=wakes,
+            predecessor=predecessor,
+            is_alone=is_alone,
+            retention_s=3600,
         )
-        claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wake)
-        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
-        runs = Runs(pool=pool, workers=workers, lanes=carried, hub=hub, lease=lease, wake=wake)
-        for part in (lease, workers, carried, reaper, claimer, scheduler):
+        claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wakes.claims)
+        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wakes.tell_queue)
+        watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=lease.node_id, holds=carried.holds)
+        following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=carried.holds)
+        runs = Runs(
+            pool=pool, workers=workers, lanes=carried, hub=hub, following=following, lease=lease, wakes=wakes
+        )
+        if hears:
+            await stack.enter_async_context(running(wakes))
+        for part in (lease, workers, carried, watch, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
-        yield Node(pool, hub, lease, workers, carried, runs, scheduler, wake, due, dsn)
+        yield Node(
+            pool, hub, lease, workers, carried, claimer, following, runs, scheduler, wakes, watch, due, dsn
+        )
 
 
 class Twice(Pool):

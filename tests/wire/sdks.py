@@ -111,7 +111,9 @@ class PythonAsync:
         try:
             returned = method(*args, **options)
             if not hasattr(returned, "__aiter__"):
-                return await returned
+                returned = await returned  # which may be a stream: a thread's is
+            if not hasattr(returned, "__aiter__"):
+                return returned
             events: list[Event] = []
             async for part in returned:
                 events.append(Event(part.event, part.data, part.id))

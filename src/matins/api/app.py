@@ -23,6 +23,7 @@ from matins.api import (
     runs,
     system,
     thread_state,
+    thread_stream,
     threads,
 )
 from matins.api.errors import Wall, unrouted
@@ -173,6 +174,15 @@ OPERATIONS: Final = (
         thread_state.search_history,
         of_threads.History,
         list[of_threads.ThreadState],
+    ),
+    Operation(
+        "GET",
+        "/threads/{thread_id}/stream",
+        thread_stream.join_stream,
+        None,
+        str,
+        query=(Parameter("stream_mode", list[str]),),
+        media=_EVENTS,
     ),
     Operation(
         "POST", "/threads/{thread_id}/runs/crons", crons.create_for_thread, of_crons.CronCreate, of_crons.Cron

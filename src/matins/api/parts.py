@@ -11,7 +11,10 @@ from starlette.types import ASGIApp
 
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
+from matins.engine.streams.wake import Wakes
+from matins.engine.streams.watch import Watch
 from matins.storage.pool import Pool
 from matins.workers.pool import Pool as Workers
 
@@ -22,6 +25,9 @@ class Parts:
 
     pool: Pool
     runs: Runs
+    following: Following
+    watch: Watch
+    wakes: Wakes
     hub: Hub
     workers: Workers
     lease: Lease

@@ -20,6 +20,8 @@ from matins.domain.errors import NotFound
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import Run
+from matins.engine.runs import Interest
+from matins.engine.streams.following import is_resumable
 
 _LAST: Final = 2**63 - 1  # no number of an event is larger
 
@@ -69,16 +71,19 @@ async def join_stream_stateless(request: Request, parts: Parts) -> ASGIApp:
 def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
     wanted = asked.request()
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
         with parts.hub.subscribe(run_id) as subscription:
-            run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
+            run = await parts.runs.submit(
+                wanted, run_id=run_id, thread_id=thread_id, scope=scope, interest=Interest.EVENTS
+            )
             place = _place(run, thread_id)
             await sse.relay(
+                asgi,
                 receive,
                 send,
-                parts.runs.follow(run, subscription),
-                sse.events,
+                parts.following.follow(run, subscription, is_new=True),
+                sse.events if wanted.stream_resumable else sse.unnumbered,
                 headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream"},
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
             )
@@ -89,15 +94,18 @@ def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope:
 def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
     wanted = asked.request()
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
         with parts.hub.subscribe(run_id, frames=False) as subscription:
-            run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
+            run = await parts.runs.submit(
+                wanted, run_id=run_id, thread_id=thread_id, scope=scope, interest=Interest.REPLY
+            )
             place = _place(run, run.thread_id)  # with its thread even when that is hidden. Source: observed
             await sse.relay(
+                asgi,
                 receive,
                 send,
-                parts.runs.reply(run, subscription),
+                parts.following.reply(run, subscription),
                 sse.value,
                 headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
@@ -110,14 +118,15 @@ def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIA
     run_id, scope = query.run_id(request), auth.authorize(request)
     cancels = query.switch(request, "cancel_on_disconnect")
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
             await sse.relay(
+                asgi,
                 receive,
                 send,
-                parts.runs.reply(run, subscription),
+                parts.following.reply(run, subscription),
                 sse.value,
                 headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
                 on_disconnect=_canceller(parts, run, scope) if cancels else None,
@@ -133,16 +142,18 @@ def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASG
     modes = query.names(request, "stream_mode")
     asked = f"?{request.url.query}" if request.url.query else ""
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
-            frames = parts.runs.replay(run, subscription, after=after)
+            resumes = is_resumable(run)
+            frames = parts.following.follow(run, subscription, after=after if resumes else None)
             await sse.relay(
+                asgi,
                 receive,
                 send,
                 _of_modes(frames, modes) if modes else frames,
-                sse.events,
+                sse.events if resumes else sse.unnumbered,
                 # With the query: a client that comes back goes to exactly this place.
                 headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream{asked}"},
                 on_disconnect=_canceller(parts, run, scope) if cancels else None,

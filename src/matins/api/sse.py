@@ -10,13 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 import anyio
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from matins import telemetry
 from matins.domain.errors import Error
 from matins.domain.frames import Frame
 
 T = TypeVar("T")
+
+STALLED_SECONDS: Final = 30.0
+"""How long a client may leave what was sent to it unread. Cut off, it can come back."""
 
 HEARTBEAT: Final = b": heartbeat\r\n\r\n"
 STREAM: Final = {
@@ -34,6 +37,11 @@ def events(frames: list[Frame] | None) -> bytes:
     return b"".join([_event(frame) for frame in frames])
 
 
+def unnumbered(frames: list[Frame] | None) -> bytes:
+    """Give a batch without its numbers: those of a run that is not resumable are nothing to come back with."""
+    return events(frames and [Frame(frame.event, frame.data) for frame in frames])
+
+
 def _event(frame: Frame) -> bytes:
     if frame.seq:
         return b"event: %b\r\ndata: %b\r\nid: %d\r\n\r\n" % (frame.event.encode(), frame.data, frame.seq)
@@ -46,6 +54,7 @@ def value(encoded: bytes | None) -> bytes:
 
 
 async def relay(
+    scope: Scope,
     receive: Receive,
     send: Send,
     items: AsyncIterator[T],
@@ -53,8 +62,11 @@ async def relay(
     *,
     headers: Mapping[str, str],
     on_disconnect: Callable[[], Awaitable[None]] | None = None,
+    stalled_s: float = STALLED_SECONDS,
 ) -> None:
-    """Send each item as it comes and end the reply, or break it off when `items` raises.
+    """Send each item as it comes and end the reply, or break it off when `items` raises or nothing is read.
+
+    A client that reads nothing for `stalled_s` seconds is one too many.
 
     A client that goes away is noticed at once; then `on_disconnect` is called.
     """
@@ -80,10 +92,15 @@ async def relay(
             async for item in items:
                 piece = encode(item)
                 if piece:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    with anyio.fail_after(stalled_s):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except Error as error:
             telemetry.log().warning(telemetry.REPLY_BROKEN_OFF, reason=str(error))
+        except TimeoutError:
+            telemetry.log().warning(telemetry.REPLY_BROKEN_OFF, reason="The client reads nothing.")
+            if abort := scope.get("abort"):
+                abort()  # a close would wait for what is unsent to be read
         group.cancel_scope.cancel()
     if is_gone and on_disconnect is not None:
         await on_disconnect()

@@ -70,7 +70,9 @@ async def update_state(request: Request, parts: Parts) -> Response:
         change["checkpoint"] = asked.checkpoint.plain()
     if asked.checkpoint_id:
         change["checkpoint_id"] = asked.checkpoint_id
-    return body.respond_raw(await _call(parts, "update_state", thread, graph_id, change))
+    updated = await _call(parts, "update_state", thread, graph_id, change)
+    parts.wakes.tell_followers(thread.thread_id)
+    return body.respond_raw(updated)
 
 
 async def get_history(request: Request, parts: Parts) -> Response:

@@ -21,3 +21,4 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
 
 METADATA: Final = "metadata"
 ERROR: Final = "error"
+STATE_UPDATE: Final = "state_update"

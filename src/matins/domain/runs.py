@@ -13,6 +13,7 @@ present one. `attempt` is that fence. `crashes` is another matter: it counts the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
+from matins.domain.ids import AssistantId, CronId, NodeId, RunId, ThreadId
 
 
 class RunStatus(StrEnum):
@@ -109,7 +110,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as stored. `kwargs`, `metadata`, `error` and `creator` are encoded JSON."""
+    """A run as stored. `kwargs`, `metadata`, `error` and `creator` are encoded JSON.
+
+    `is_followed`: as it was claimed, somebody followed it from elsewhere, or its thread.
+    """
 
     run_id: RunId
     thread_id: ThreadId
@@ -133,6 +137,7 @@ class Run:
     updated_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    is_followed: bool = False
 
     @property
     def held(self) -> Held:
@@ -142,7 +147,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run about to be created. Its id was minted before the first try, so that a repeated insert makes no second."""
+    """A run about to be created. Its id was minted before the first try, so that a repeated insert makes no second.
+
+    `followed_on`, `awaited_on`: nodes on which its events are followed already, or its reply is awaited.
+    """
 
     run_id: RunId
     thread_id: ThreadId
@@ -156,6 +164,8 @@ class NewRun:
     cron_id: CronId | None = None
     scheduled_for: datetime | None = None
     creator: bytes | None = None
+    followed_on: Sequence[NodeId] = ()
+    awaited_on: Sequence[NodeId] = ()
 
 
 class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,41 +1,34 @@
-"""Runs: submit, cancel, delete; and follow one to its end, wherever it runs."""
+"""Runs: submit, cancel, delete. How one is followed to its end: streams/following.py."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from typing import Final
 
 import msgspec
 
-from matins.domain.access import EVERYONE, Scope
+from matins.domain.access import Scope
 from matins.domain.assistants import Assistant
 from matins.domain.configs import Json, merged_config, mirrored, refuse_both
-from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound, Unavailable
-from matins.domain.frames import Frame
+from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
-from matins.engine import assistants, replies
+from matins.engine import assistants
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
-from matins.engine.streams.hub import Hub, Subscription
-from matins.storage import frames as frame_log
+from matins.engine.streams.following import Following
+from matins.engine.streams.hub import Hub
+from matins.engine.streams.wake import Wakes
 from matins.storage import runs, stops, threads
 from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
 
-HEARTBEAT_SECONDS: Final = 5.0
-"""Source: the contract's heartbeat, independent of other data."""
-
-LOOK_SECONDS: Final = 1.0
-"""How often the database is asked after a run that is followed here and carried elsewhere, or by nobody yet."""
-
 STOP_PATIENCE_SECONDS: Final = 12.0
 """How long `cancel` waits for a run to stop: its lane has 10 s, then it is settled over its head."""
-
-_PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,25 +92,50 @@ def metadata_of(metadata: Mapping[str, object], assistant: Assistant) -> Json:
     }
 
 
+class Interest(Enum):
+    """What the client that creates a run stays for."""
+
+    NONE = auto()
+    REPLY = auto()
+    EVENTS = auto()
+
+
 class Runs:
     """Runs as clients deal with them."""
 
     def __init__(
-        self, *, pool: Pool, workers: Workers, lanes: Lanes, hub: Hub, lease: Lease, wake: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        workers: Workers,
+        lanes: Lanes,
+        hub: Hub,
+        following: Following,
+        lease: Lease,
+        wakes: Wakes,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
         self._lanes: Final = lanes
         self._hub: Final = hub
+        self._following: Final = following
         self._lease: Final = lease
-        self._wake: Final = wake
+        self._wakes: Final = wakes
+        self._wake: Final = wakes.tell_queue
         self.is_draining = False
 
     async def submit(
-        self, request: RunRequest, *, run_id: RunId, thread_id: ThreadId | None, scope: Scope
+        self,
+        request: RunRequest,
+        *,
+        run_id: RunId,
+        thread_id: ThreadId | None,
+        scope: Scope,
+        interest: Interest = Interest.NONE,
     ) -> Run:
         """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
 
+        `interest`: what its client will ask for on this node, wherever the run is carried.
         Raises: NotFound, ThreadBusy, Invalid, Unavailable.
         """
         refuse_both(request.config, request.context)
@@ -139,7 +157,15 @@ class Runs:
             claims = reservation is not None
             displaced = _Displaced()
             run = await self._insert(
-                conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims, displaced=displaced
+                conn,
+                request,
+                run_id,
+                on,
+                scope=scope,
+                fresh=fresh,
+                claims=claims,
+                displaced=displaced,
+                interest=interest,
             )
             claimed = run.status is RunStatus.RUNNING
             return run
@@ -158,8 +184,9 @@ class Runs:
                 reservation.release()
         for other, reason in displaced.stopping:
             self._lanes.stop(other, reason)
+            self._wakes.tell_holder(on)
         for other in displaced.ended:
-            self._hub.end(other, b"{}")
+            self._give_up(on, other)
         if run.status is RunStatus.PENDING:
             self._wake()
         return run
@@ -198,6 +225,7 @@ class Runs:
         fresh: bool,
         claims: bool,
         displaced: _Displaced | None = None,
+        interest: Interest = Interest.NONE,
     ) -> Run:
         assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
         temporary = fresh and request.on_completion == "delete"
@@ -217,6 +245,8 @@ class Runs:
         if makes_way is not None and displaced is not None:
             in_flight = await displaced.stop(conn, in_flight, makes_way)
         kwargs = kwargs_of(request, assistant, temporary=temporary)
+        claims = claims and not in_flight
+        here = [self._lease.node_id] if not claims and interest is not Interest.NONE else []
         run = await runs.insert(
             conn,
             NewRun(
@@ -228,9 +258,11 @@ class Runs:
                 multitask_strategy=request.multitask_strategy,
                 temporary=temporary,
                 after_seconds=request.after_seconds,
+                followed_on=here if interest is Interest.EVENTS else (),
+                awaited_on=here,
             ),
             scope=scope,
-            claimed_by=self._lease.node_id if claims and not in_flight else None,
+            claimed_by=self._lease.node_id if claims else None,
         )
         whose = {"graph_id": assistant.graph_id, "assistant_id": str(assistant.assistant_id)}
         await threads.occupy(
@@ -280,13 +312,13 @@ class Runs:
 
             run = await self._pool.run(work)
             if run.status is not RunStatus.RUNNING:
-                self._hub.end(run_id, b"{}")
-                self._wake()
+                self._give_up(thread_id, run_id)
                 return
             self._lanes.stop(run_id, reason)
+            self._wakes.tell_holder(thread_id)
             if wait:
                 deadline = time.monotonic() + STOP_PATIENCE_SECONDS
-                async for _ in self.follow(run, subscription):
+                async for _ in self._following.follow(run, subscription):
                     if time.monotonic() > deadline:
                         return
 
@@ -313,81 +345,13 @@ class Runs:
 
         if await self._pool.run(work):
             self._lanes.stop(run_id, StopReason.LOST)
-            self._hub.end(run_id, b"{}")
-            self._wake()
+            self._give_up(thread_id, run_id)
 
-    async def follow(self, run: Run, subscription: Subscription) -> AsyncIterator[list[Frame] | None]:
-        """Give the run's frames as they come, in batches, until it has ended, wherever it runs.
-
-        None says that a heartbeat is due.
-        Raises: Unavailable when the reader fell too far behind.
-        """
-        beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        patience_s = 0.0 if run.status.is_terminal else LOOK_SECONDS
-        while True:
-            frames = await subscription.receive(patience_s)
-            if frames:
-                yield frames
-            elif subscription.is_broken:
-                message = "The reader fell too far behind."
-                raise Unavailable(message)
-            elif subscription.has_ended:
-                return
-            elif await self._has_ended(run):
-                if rest := await subscription.receive(0):  # it was carried here while we asked
-                    yield rest
-                return
-            if time.monotonic() >= beat_at:
-                yield None
-                beat_at = time.monotonic() + HEARTBEAT_SECONDS
-
-    async def replay(
-        self, run: Run, subscription: Subscription, *, after: int | None
-    ) -> AsyncIterator[list[Frame] | None]:
-        """Give the run's kept frames after that number, then follow it; with `after` None only what is still to come.
-
-        No frame is given twice: what was kept and is live too is told by its number.
-        """
-        seen = after
-        if after is not None:
-            while True:
-                kept = await self._kept(run, seen or 0)
-                if not kept:
-                    break
-                seen = kept[-1].seq
-                yield kept
-        async for frames in self.follow(run, subscription):
-            if frames is None or seen is None:
-                yield frames
-                continue
-            fresh = [frame for frame in frames if frame.seq == 0 or frame.seq > seen]
-            if fresh:
-                seen = max(seen, fresh[-1].seq)
-                yield fresh
-
-    async def _kept(self, run: Run, after: int) -> list[Frame]:
-        return await self._pool.run(
-            lambda conn: frame_log.read_after(conn, run.run_id, after, limit=_PAGE), transaction=False
-        )
-
-    async def reply(self, run: Run, subscription: Subscription) -> AsyncIterator[bytes | None]:
-        """Give None whenever a heartbeat is due and, when the run has ended, what `wait` and `join` answer."""
-        async for frames in self.follow(run, subscription):
-            if frames is None:
-                yield None
-        if subscription.reply is not None:
-            yield subscription.reply
-        else:
-            yield await replies.on_record(self._pool, self._workers, run)
-
-    async def _has_ended(self, run: Run) -> bool:
-        """Ask the database, unless the run is under way here."""
-        if self._lanes.holds(run.run_id):
-            return False
-        now = await self._pool.run(
-            lambda conn: runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE), transaction=False
-        )
-        return now is None or now.status.is_terminal
+    def _give_up(self, thread_id: ThreadId, run_id: RunId) -> None:
+        """Tell all who wait for a run that it will not be carried any further."""
+        self._hub.end(run_id, b"{}")
+        self._wakes.tell_followers(thread_id)
+        self._wake()
 
 
 class _Displaced:

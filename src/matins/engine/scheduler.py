@@ -30,7 +30,7 @@ from matins.engine import assistants
 from matins.engine.crons import TZDATA, unless_ended
 from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
-from matins.engine.queue.claimer import Wake
+from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires
 from matins.storage.pool import Conn, Pool
 

@@ -16,6 +16,7 @@ from langgraph.types import PregelTask, StateSnapshot
 
 from matins.domain.access import EVERYONE
 from matins.domain.errors import BadRequest, Conflict, Error, ThreadNotFound
+from matins.domain.frames import STATE_UPDATE, Frame
 from matins.domain.ids import ThreadId
 from matins.domain.threads import resting_status
 from matins.graphs.checkpoints import Saver
@@ -24,7 +25,7 @@ from matins.graphs.invoke import has_next, interrupts_of
 from matins.graphs.lending import RAISED, opened
 from matins.graphs.registry import Registry
 from matins.graphs.serde import encode
-from matins.storage import checkpoints, runs, thread_state, threads
+from matins.storage import checkpoints, frames, runs, thread_state, threads
 from matins.storage.pool import Conn, Pool
 
 Json = dict[str, Any]
@@ -151,14 +152,18 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
             # mistake.
             raise BadRequest(f"The update was refused: {type(raised).__name__}: {raised}") from raised
         newest = await graph.aget_state({"configurable": {"thread_id": str(thread_id)}})
-    await thread_state.write_state(
+    values = encode(newest.values)
+    is_followed = await thread_state.write_state(
         conn,
         thread_id,
-        values=encode(newest.values),
+        values=values,
         interrupts=encode(interrupts_of(newest)),
         status=resting_status(failed=False, has_next=has_next(newest)),
     )
     checkpoint = _checkpoint(written)
+    if is_followed:
+        update = b'{"checkpoint":%b,"values":%b}' % (encode(checkpoint), values)
+        await frames.append_to_thread(conn, thread_id, Frame(STATE_UPDATE, update))
     return {
         "checkpoint": checkpoint,
         "configurable": checkpoint,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from matins.domain.access import EVERYONE
 from matins.domain.errors import LeaseLost
+from matins.domain.frames import METADATA, Frame
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import rows, sql, stops, threads
+from matins.storage import frames, rows, sql, stops, threads
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
 """How long a node's lease lasts unless it is renewed."""
+
+LEFT_BEHIND_SECONDS: Final = 60.0
+"""How long a temporary run and its thread stay after its end for those who follow it from another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,10 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a run ended, and what its thread keeps of it. JSON in bytes; None keeps what the thread had."""
+    """How a run ended, and what its thread keeps of it. JSON in bytes; None keeps what the thread had.
+
+    `event_seq` is the last number that this attempt used. `keeps`: the run's events are kept.
+    """
 
     change: Change
     values: bytes | None = None
@@ -45,16 +52,18 @@ class End:
     checkpoint_id: str | None = None
     error: bytes | None = None
     event_seq: int = 0
+    keeps: bool = False
     is_untouched: bool = False
     """The run was refused before it wrote anything: its thread keeps what it had."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A run that the database says a node holds, and whether it is wished to stop."""
+    """A run that the database says a node holds, whether it is wished to stop, and to be followed from elsewhere."""
 
     held: Held
     stop: StopReason | None
+    is_followed: bool
 
 
 def _stop(text: str | None) -> StopReason | None:
@@ -99,8 +108,11 @@ async def seconds_to_next_due(conn: Conn) -> float | None:
 async def settle(conn: Conn, held: Held, end: End) -> Run | None:
     """Record how a run ended and free its thread. Must be in a transaction; it locks the thread first.
 
-    A temporary run's thread is deleted with everything on it, the run included. A run that was wished to be undone is,
-    however it ended: None.
+    `is_followed` of the run that it gives: somebody on another node, or on the thread, is to be told.
+
+    A temporary run's thread is deleted with everything on it, the run included; after LEFT_BEHIND_SECONDS, when
+    somebody follows the run or waits for it on another node. A run that was wished to be undone is, however it ended:
+    None.
     Raises: LeaseLost when that attempt no longer holds the run; nothing was written.
     """
     await threads.lock(conn, held.thread_id, scope=EVERYONE)
@@ -118,10 +130,15 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         if undone is None:
             raise LeaseLost(str(held.run_id))
         await threads.vacate(conn, undone, event_seq=end.event_seq)
+        await _say_done(conn, held, end, is_followed=undone.is_followed)
         return None
     run = rows.run(row)
-    if run.temporary or end.is_untouched:
-        await threads.vacate(conn, run, event_seq=end.event_seq)
+    if run.temporary and not run.is_followed:
+        await threads.vacate(conn, run)
+        return run
+    if end.is_untouched:
+        await threads.vacate(conn, replace(run, temporary=False), event_seq=end.event_seq)
+        await _say_done(conn, held, end, is_followed=run.is_followed)
         return run
     resting = resting_status(failed=run.status in (RunStatus.ERROR, RunStatus.TIMEOUT), has_next=end.has_next)
     await conn.fetchrow(
@@ -133,7 +150,15 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         end.error,
         end.event_seq,
     )
+    await _say_done(conn, held, end, is_followed=run.is_followed)
     return run
+
+
+async def _say_done(conn: Conn, held: Held, end: End, *, is_followed: bool) -> None:
+    """Keep, where the run's events are kept, that it is done: the thread's stream shows it."""
+    if is_followed or end.keeps:
+        done = Frame(METADATA, b'{"status":"run_done","run_id":"%b"}' % str(held.run_id).encode())
+        await frames.append_to_thread(conn, held.thread_id, done, held=held, used=end.event_seq)
 
 
 async def was_settled(conn: Conn, held: Held) -> bool:
@@ -160,7 +185,8 @@ async def held_by(conn: Conn, node_id: NodeId) -> list[Claimed]:
     """Give the runs that a node holds, as the database has it."""
     found = await conn.fetch(sql.load("queue")["held_by_node"].text, node_id)
     return [
-        Claimed(Held(row["run_id"], row["thread_id"], row["attempt"]), _stop(row["stop"])) for row in found
+        Claimed(Held(row["run_id"], row["thread_id"], row["attempt"]), _stop(row["stop"]), row["is_followed"])
+        for row in found
     ]
 
 
@@ -170,6 +196,15 @@ async def of_dead_nodes(
     """Give runs of the nodes that are `known_dead`; when it is None, of all whose lease has run out."""
     found = await conn.fetch(sql.load("queue")["runs_of_dead_nodes"].text, node_id, known_dead, limit)
     return [Held(RunId(row["run_id"]), ThreadId(row["thread_id"]), row["attempt"]) for row in found]
+
+
+async def reap_left_behind(conn: Conn, *, limit: int) -> int:
+    """Delete threads that temporary runs left behind, LEFT_BEHIND_SECONDS after their end; give how many.
+
+    Must be in a transaction.
+    """
+    found = await conn.fetch(sql.load("queue")["reap_left_behind"].text, LEFT_BEHIND_SECONDS, limit)
+    return len(await threads.delete(conn, [ThreadId(row["thread_id"]) for row in found], scope=EVERYONE))
 
 
 async def renew(conn: Conn, *, node_id: NodeId, name: str, version: str) -> float:

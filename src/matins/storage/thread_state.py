@@ -10,9 +10,12 @@ from matins.storage.pool import Conn
 
 async def write_state(
     conn: Conn, thread_id: ThreadId, *, values: bytes | None, interrupts: bytes, status: ThreadStatus
-) -> None:
-    """Show the state that was just written, and no error.
+) -> bool:
+    """Show the state that was just written, and no error; give whether somebody follows the thread.
 
     The caller holds the thread's row, and no run of it is in flight.
     """
-    await conn.execute(sql.load("thread_state")["write_state"].text, thread_id, values, interrupts, status)
+    is_followed: bool | None = await conn.fetchval(
+        sql.load("thread_state")["write_state"].text, thread_id, values, interrupts, status
+    )
+    return bool(is_followed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import anyio
 from anyio.abc import TaskStatus
 
 from matins import telemetry
@@ -16,6 +15,7 @@ from matins.domain.errors import Unavailable
 from matins.domain.runs import CRASH_LIMIT, Run
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
+from matins.engine.streams.wake import Wake
 from matins.storage import queue
 from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
@@ -24,23 +24,6 @@ POLL_SECONDS: Final = 1.0
 BATCH: Final = 50
 SPARE: Final = 50
 """How many more queues than lanes are looked at, in case somebody else holds the first ones."""
-
-
-class Wake:
-    """A flag that many may raise and one waits for."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def __call__(self) -> None:
-        """Raise it."""
-        self._event.set()
-
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until it is raised, or for `timeout_s` seconds, and lower it."""
-        with anyio.move_on_after(timeout_s):
-            await self._event.wait()
-        self._event = anyio.Event()
 
 
 class Claimer:

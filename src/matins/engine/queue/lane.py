@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -24,7 +24,8 @@ from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
 from matins.engine.lease import Lease
 from matins.engine.streams.hub import Hub
-from matins.storage import frames as frame_log
+from matins.engine.streams.log import Log
+from matins.engine.streams.wake import Wakes
 from matins.storage import queue
 from matins.storage.pool import Conn, Pool
 from matins.workers.flight import Abandoned, Died, NotStarted, Outcome
@@ -51,6 +52,14 @@ CANCELLED: Final = msgspec.json.encode(
 """Source: observed as Thread.error after a cancellation."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """What is kept of a run's stream, and when it has run too long."""
+
+    log: Log
+    until: float
+
+
 class Lanes:
     """The runs that this node has under way."""
 
@@ -61,16 +70,16 @@ class Lanes:
         workers: Workers,
         hub: Hub,
         lease: Lease,
-        wake: Callable[[], None],
+        wakes: Wakes,
         limit_s: float = math.inf,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
         self._hub: Final = hub
         self._lease: Final = lease
-        self._wake: Final = wake
+        self._wakes: Final = wakes
         self._limit_s: Final = limit_s
-        self._held: dict[Held, float] = {}  # each with the time at which it has run too long
+        self._held: dict[Held, _Lane] = {}
         self._group: TaskGroup | None = None
         self._emptied = anyio.Event()
 
@@ -100,14 +109,24 @@ class Lanes:
         """Start a run that this node has just claimed, in a lane that was kept for it."""
         if self._group is None:
             raise RuntimeError("Lanes.run has not started")
-        self._held[run.held] = time.monotonic() + self._limit_s
-        self._group.start_soon(self._carry, run, reservation)
+        lane = _Lane(Log(self._pool, run.held, is_followed=run.is_followed), time.monotonic() + self._limit_s)
+        self._held[run.held] = lane
+        self._group.start_soon(self._carry, run, reservation, lane.log)
 
     def stop(self, run_id: RunId, reason: StopReason, *, attempt: int | None = None) -> None:
         """Ask a run's lane to stop, if it is under way here: that attempt, or whichever it is."""
         for held in self._held:
             if held.run_id == run_id and attempt in (None, held.attempt):
                 self._workers.stop((held.run_id, held.attempt), reason)
+
+    def keep(self, held: Held) -> None:
+        """Keep what a run streams from now on, if it is under way here: somebody follows it elsewhere."""
+        if held in self._held:
+            self._held[held].log.follow()
+
+    def keeps(self, held: Held) -> bool:
+        """Whether what the run streams is kept, as it is under way here."""
+        return held in self._held and self._held[held].keeps
 
     async def hand_back(self, *, grace_s: float) -> None:
         """Let the lanes finish for `grace_s` seconds, then put what is left back into the queue, uncharged."""
@@ -130,14 +149,17 @@ class Lanes:
     def _end_overdue(self) -> None:
         """Stop what has run longer than it may. Asked again it is the same stop."""
         now = time.monotonic()
-        for held, until in self._held.items():
-            if until < now:
+        for held, lane in self._held.items():
+            if lane.until < now:
                 self._workers.stop((held.run_id, held.attempt), StopReason.TIMEOUT)
 
-    async def _carry(self, run: Run, reservation: Reservation) -> None:
+    def _is_overdue(self, held: Held) -> bool:
+        return held in self._held and self._held[held].until < time.monotonic()
+
+    async def _carry(self, run: Run, reservation: Reservation, log: Log) -> None:
         """One run, from its claim to its end here."""
         try:
-            await self._execute(run, reservation)
+            await self._execute(run, reservation, log)
         except LeaseLost:
             telemetry.log().info(telemetry.RUN_REAPED, run_id=str(run.run_id), attempt=run.attempt)
         except Unavailable as away:
@@ -149,19 +171,16 @@ class Lanes:
             reservation.release()
             self._held.pop(run.held, None)
             self._emptied.set()
-            self._wake()
+            self._wakes.claims()
+            self._wakes.news()  # who follows it here may have to look for it elsewhere from now on
 
-    async def _execute(self, run: Run, reservation: Reservation) -> None:
-        log: _Log | None = None
+    async def _execute(self, run: Run, reservation: Reservation, log: Log) -> None:
         try:
+            log.keeps = log.keeps or msgspec.json.decode(run.kwargs, type=RunKwargs).resumable
             if run.stop is not None:  # asked to stop while it was on its way back into the queue
                 reservation.release()
-                await self._settle(run, await self._stopped(run), 0)
+                await self._settle(run, await self._stopped(run), log)
                 return
-            kwargs = msgspec.json.decode(run.kwargs, type=RunKwargs)
-            log = _Log(self._pool, run.held) if kwargs.resumable else None
-            if log is not None:
-                await log.open()
             outcome = await self._workers.execute(reservation, _order(run), partial(self._pass_on, run, log))
             await self._conclude(run, outcome, log)
         except (LeaseLost, Unavailable):
@@ -171,30 +190,30 @@ class Lanes:
             failure = RunError(type(unexpected).__name__, "The run's result could not be recorded.")
             await self._fail(run, failure, log)
 
-    async def _pass_on(self, run: Run, log: _Log | None, frames: list[Frame]) -> None:
-        """Keep frames, if the run is resumable, then hand them to those who listen."""
+    async def _pass_on(self, run: Run, log: Log, frames: list[Frame]) -> None:
+        """Keep frames, if the run is resumable or followed elsewhere, then hand them to those who listen."""
         if not self._lease.is_held:
             raise LeaseLost(str(run.run_id))
-        if log is not None:
-            frames = await log.keep(frames)
+        frames = await log.keep(frames)
         self._hub.publish(run.run_id, frames)
+        if log.is_followed:
+            self._wakes.tell_followers(run.thread_id)
 
-    async def _conclude(self, run: Run, outcome: Outcome, log: _Log | None) -> None:
+    async def _conclude(self, run: Run, outcome: Outcome, log: Log) -> None:
         """Write what became of the run in its worker."""
-        seq = log.seq if log else 0
         match outcome:
             case Settled(outcome="lost"):
                 raise LeaseLost(str(run.run_id))
             case Settled(outcome="stopped", reason=StopReason.DRAIN.value):
                 await self._release([run.held], charge=0)
             case Settled():
-                await self._settle(run, outcome, seq)
+                await self._settle(run, outcome, log)
             case NotStarted():
                 await self._release([run.held], charge=0)
-            case Abandoned() if self._held.get(run.held, math.inf) < time.monotonic():
+            case Abandoned() if self._is_overdue(run.held):
                 await self._fail(run, OVERDUE, log, outcome="timeout")
             case Abandoned():
-                await self._settle(run, await self._stopped(run), seq)
+                await self._settle(run, await self._stopped(run), log)
             case Died():
                 await self._after_death(run, outcome, log)
 
@@ -218,7 +237,7 @@ class Lanes:
             checkpoint_id=state.checkpoint_id,
         )
 
-    async def _after_death(self, run: Run, death: Died, log: _Log | None) -> None:
+    async def _after_death(self, run: Run, death: Died, log: Log) -> None:
         """Charge the run for its process's death; end it when that was once too often."""
         if run.crashes + 1 < CRASH_LIMIT:
             await self._release([run.held], charge=1)
@@ -226,16 +245,16 @@ class Lanes:
         message = f"The process that ran this died {run.crashes + 1} times, the last time of {death.cause}."
         await self._fail(run, RunError("WorkerDied", message), log)
 
-    async def _fail(self, run: Run, failure: RunError, log: _Log | None, *, outcome: str = "error") -> None:
+    async def _fail(self, run: Run, failure: RunError, log: Log, *, outcome: str = "error") -> None:
         """End the run as an error of ours."""
         error = msgspec.json.encode(failure)
         await self._pass_on(run, log, [Frame(ERROR, error)])
         settled = Settled(
             run.run_id, run.attempt, outcome, error=error, reply=b'{"__error__":' + error + b"}"
         )
-        await self._settle(run, settled, log.seq if log else 0)
+        await self._settle(run, settled, log)
 
-    async def _settle(self, run: Run, settled: Settled, seq: int) -> None:
+    async def _settle(self, run: Run, settled: Settled, log: Log) -> None:
         """Record the end, then tell those who wait for it. A database that is away is waited for, while we may."""
         stopped = settled.outcome == "stopped"
         end = queue.End(
@@ -245,28 +264,32 @@ class Lanes:
             has_next=settled.has_next,
             checkpoint_id=settled.checkpoint_id,
             error=CANCELLED if stopped else settled.error,
-            event_seq=seq,
+            event_seq=log.seq,
+            keeps=log.keeps,
             is_untouched=settled.is_untouched,
         )
         reply = settled.reply
         tries = 0
 
-        async def write(conn: Conn) -> None:
+        async def write(conn: Conn) -> bool:
             nonlocal tries, reply
             tries += 1
             try:
-                if await queue.settle(conn, run.held, end) is None:
+                ended = await queue.settle(conn, run.held, end)
+                if ended is None:
                     reply = b"{}"
+                return ended is None or ended.is_followed
             except LeaseLost:
                 # A second try may find the work done by a first whose COMMIT was not answered.
                 if tries == 1 or not await queue.was_settled(conn, run.held):
                     raise
+                return True
 
         while True:
             if not self._lease.is_held:
                 raise LeaseLost(str(run.run_id))
             try:
-                await self._pool.run(write)
+                is_followed = await self._pool.run(write)
                 break
             except Unavailable:
                 continue
@@ -274,6 +297,8 @@ class Lanes:
             telemetry.RUN_ENDED, run_id=str(run.run_id), outcome=settled.outcome, attempt=run.attempt
         )
         self._hub.end(run.run_id, reply)
+        if is_followed:
+            self._wakes.tell_followers(run.thread_id)
 
     async def _release(self, held: list[Held], *, charge: int) -> None:
         released = await self._pool.run(lambda conn: queue.release(conn, held, charge=charge))
@@ -284,6 +309,7 @@ class Lanes:
                 attempt=each.held.attempt,
                 crashes=each.crashes,
             )
+        self._wakes.tell_queue()
 
 
 class _Task(msgspec.Struct):
@@ -297,31 +323,6 @@ class _State(msgspec.Struct):
     values: msgspec.Raw
     tasks: list[_Task]
     checkpoint_id: str | None
-
-
-class _Log:
-    """Numbers a resumable run's frames and keeps them before anyone sees them."""
-
-    def __init__(self, pool: Pool, held: Held) -> None:
-        self.seq = 0
-        self._pool = pool
-        self._held = held
-
-    async def open(self) -> None:
-        """Go on from the thread's last number."""
-        self.seq = await self._pool.run(
-            lambda conn: frame_log.last_seq(conn, self._held.thread_id), transaction=False
-        )
-
-    async def keep(self, frames: list[Frame]) -> list[Frame]:
-        """Give the frames, numbered, once they are kept.
-
-        Raises: LeaseLost when another attempt holds the run.
-        """
-        numbered = [Frame(frame.event, frame.data, self.seq + at) for at, frame in enumerate(frames, 1)]
-        self.seq += len(frames)
-        await self._pool.run(lambda conn: frame_log.append(conn, self._held, numbered), transaction=False)
-        return numbered
 
 
 def _order(run: Run) -> Execute:

@@ -1,6 +1,6 @@
 """Put back what nobody carries: runs of dead nodes, and runs that the database says are ours and nobody here holds.
 
-Also carries out stops that were wished for on another node.
+Also carries out what was wished for on another node: that a run stop, or that its stream be kept.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ from matins.domain.errors import Unavailable
 from matins.domain.ids import NodeId
 from matins.domain.runs import Held, StopReason
 from matins.engine.lease import Lease
-from matins.engine.queue.claimer import Wake
 from matins.engine.queue.lane import Lanes
+from matins.engine.streams.wake import GATHER_SECONDS, Wakes
 from matins.storage import checkpoints, frames, queue
 from matins.storage.pool import Pool
 
 BEAT_SECONDS: Final = 2.0
-RETENTION_SECONDS: Final = 24 * 3600.0
-"""How long streams can be replayed."""
-
+SWEEP_SECONDS: Final = 60.0
+TIDY_SECONDS: Final = 3600.0
 _BATCH: Final = 1000
 _BITE: Final = 10_000
-_BEATS_AN_HOUR: Final = int(3600 / BEAT_SECONDS)
 
 
 class Reaper:
     """Keeps the queue honest.
 
     `known_dead`: nodes that are known to have died though their lease runs on: the one whose place this process
-    took, or, where this node is the only one, all others.
+    took, or, where this node is the only one, all others. `retention_s`: for how long streams can be replayed.
     """
 
     def __init__(
@@ -42,33 +40,45 @@ class Reaper:
         pool: Pool,
         lanes: Lanes,
         lease: Lease,
-        wake: Wake,
+        wakes: Wakes,
         predecessor: NodeId | None,
         is_alone: bool,
+        retention_s: float,
     ) -> None:
         self._pool: Final = pool
         self._lanes: Final = lanes
         self._lease: Final = lease
-        self._wake: Final = wake
+        self._wakes: Final = wakes
         self._predecessor: Final = predecessor
         self._is_alone: Final = is_alone
+        self._retention_s: Final = retention_s
         self._unclaimed: set[Held] = set()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Put back what dead predecessors held, then look every BEAT_SECONDS."""
+        """Put back what dead predecessors held, then look every BEAT_SECONDS, and for wishes when woken."""
         await self._bury(await self._known_dead())
         task_status.started()
-        beat = 0
+        beat_at = anyio.current_time() + BEAT_SECONDS
+        sweep_at = tidy_at = beat_at
         while True:
-            await anyio.sleep(BEAT_SECONDS)
+            await self._wakes.holds.wait(max(0.0, beat_at - anyio.current_time()))
+            now = anyio.current_time()
             try:
+                if now < beat_at:
+                    await self._heed()
+                    await anyio.sleep(GATHER_SECONDS)
+                    continue
+                beat_at = now + BEAT_SECONDS
                 if not self._lease.is_held:
                     continue
                 await self._compare()
                 if self._lease.may_reap:
                     await self._reap(None)
-                beat += 1
-                if beat % _BEATS_AN_HOUR == 1:
+                if now >= sweep_at:
+                    sweep_at = now + SWEEP_SECONDS
+                    await self._pool.run(lambda conn: queue.reap_left_behind(conn, limit=_BATCH))
+                if now >= tidy_at:
+                    tidy_at = now + min(TIDY_SECONDS, self._retention_s)
                     await self._tidy()
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
@@ -82,7 +92,7 @@ class Reaper:
         trimmed = _BITE
         while trimmed == _BITE:
             trimmed = await self._pool.run(
-                lambda conn: frames.trim(conn, older_than_s=RETENTION_SECONDS, limit=_BITE)
+                lambda conn: frames.trim(conn, older_than_s=self._retention_s, limit=_BITE)
             )
 
     async def _known_dead(self) -> list[NodeId]:
@@ -117,13 +127,23 @@ class Reaper:
         on_record = await self._pool.run(lambda conn: queue.held_by(conn, self._lease.node_id))
         for held in under_way - {claimed.held for claimed in on_record}:
             self._lanes.stop(held.run_id, StopReason.LOST, attempt=held.attempt)
-        for claimed in on_record:
-            if claimed.stop is not None:
-                self._lanes.stop(claimed.held.run_id, claimed.stop)
+        self._carry_out(on_record)
         lost = {claimed.held for claimed in on_record} - set(self._lanes.held)
         twice = lost & self._unclaimed
         self._unclaimed = lost - twice
         await self._release(list(twice))
+
+    async def _heed(self) -> None:
+        """Carry out what was wished for on another node; the rest of the comparison has its own pace."""
+        if self._lanes.held:
+            self._carry_out(await self._pool.run(lambda conn: queue.held_by(conn, self._lease.node_id)))
+
+    def _carry_out(self, on_record: list[queue.Claimed]) -> None:
+        for claimed in on_record:
+            if claimed.stop is not None:
+                self._lanes.stop(claimed.held.run_id, claimed.stop)
+            if claimed.is_followed:
+                self._lanes.keep(claimed.held)
 
     async def _release(self, held: list[Held]) -> None:
         if not held:
@@ -133,4 +153,4 @@ class Reaper:
             telemetry.log().info(
                 telemetry.RUN_REAPED, run_id=str(each.held.run_id), attempt=each.held.attempt
             )
-        self._wake()
+        self._wakes.tell_queue()

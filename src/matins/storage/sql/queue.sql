@@ -37,6 +37,7 @@ LIMIT $2
 FOR NO KEY UPDATE OF t SKIP LOCKED;
 
 -- name: claim_runs :many
+-- `is_followed`, here and below: somebody follows the run on another node than its own, or follows its thread.
 -- $1 locked thread_ids, $2 node_id, $3 the crashes that each one's first run was seen with: where it may start depends
 -- on them
 UPDATE matins.run AS r
@@ -56,7 +57,9 @@ WHERE r.run_id = head.run_id
   AND r.crashes = seen.crashes
   AND head.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
-RETURNING r.*;
+RETURNING r.*, NOT r.followed_on <@ ARRAY[r.node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = r.thread_id AND t.followed_until > matins.now()
+) AS is_followed;
 
 -- name: seconds_to_next_due :one
 -- How long until a pending run that is not yet due becomes due; null when none waits for its time.
@@ -67,11 +70,18 @@ FROM matins.run WHERE status = 'pending' AND due_at > (SELECT matins.now());
 -- name: end_run :one
 -- $1 run_id, $2 attempt, $3 the status to end in, $4 the statuses it may come from, $5 error or null,
 -- $6 last_checkpoint_id or null. The caller holds the thread's row. No row: the lease is lost, or it is to be undone.
-UPDATE matins.run
+WITH held AS (
+    SELECT run_id, NOT awaited_on <@ ARRAY[node_id] OR NOT run.followed_on <@ ARRAY[node_id] OR EXISTS (
+        SELECT FROM matins.thread AS t WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now()
+    ) AS is_followed
+    FROM matins.run WHERE run_id = $1
+)
+UPDATE matins.run AS r
 SET status = $3, node_id = NULL, stop = NULL, stop_at = NULL, error = $5,
-    last_checkpoint_id = coalesce($6, last_checkpoint_id), ended_at = matins.now(), updated_at = matins.now()
-WHERE run_id = $1 AND attempt = $2 AND status = ANY($4::text[]) AND stop IS DISTINCT FROM 'rollback'
-RETURNING *;
+    last_checkpoint_id = coalesce($6, r.last_checkpoint_id), ended_at = matins.now(), updated_at = matins.now()
+FROM held
+WHERE r.run_id = held.run_id AND r.attempt = $2 AND r.status = ANY($4::text[]) AND r.stop IS DISTINCT FROM 'rollback'
+RETURNING r.*, held.is_followed;
 
 -- name: was_settled :one
 -- $1 run_id, $2 attempt
@@ -106,7 +116,9 @@ RETURNING r.run_id, r.thread_id, r.attempt, r.crashes, r.stop;
 
 -- name: held_by_node :many
 -- $1 node_id
-SELECT run_id, thread_id, attempt, stop
+SELECT run_id, thread_id, attempt, stop, NOT run.followed_on <@ ARRAY[node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now()
+    ) AS is_followed
 FROM matins.run WHERE node_id = $1 AND status = 'running';
 
 -- name: runs_of_dead_nodes :many
@@ -134,6 +146,13 @@ DELETE FROM matins.node WHERE node_id = ANY($1::uuid[]);
 -- name: max_connections :one
 -- How many connections the server takes, over all its clients.
 SELECT current_setting('max_connections')::integer AS max_connections;
+
+-- name: reap_left_behind :many
+-- $1 for how many seconds they are left, $2 limit. Threads that temporary runs left behind for those who follow from
+-- elsewhere.
+SELECT thread_id FROM matins.run
+WHERE temporary AND ended_at < matins.now() - make_interval(secs => $1::double precision)
+LIMIT $2;
 
 -- name: other_nodes :many
 -- $1 this node

@@ -8,19 +8,23 @@ SELECT DISTINCT thread_id FROM matins.run WHERE thread_id = ANY($1::uuid[]) AND 
 
 -- name: insert_run :one
 -- $1 run_id, $2 thread_id, $3 assistant_id, $4 owner, $5 metadata, $6 kwargs, $7 multitask_strategy, $8 temporary,
--- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null
-INSERT INTO matins.run (run_id, thread_id, assistant_id, owner, metadata, kwargs, multitask_strategy, temporary,
-                        due_at, priority, cron_id, scheduled_for, creator,
+-- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null,
+-- $15 nodes on which its events are followed, $16 nodes on which its reply is awaited
+INSERT INTO matins.run AS r (run_id, thread_id, assistant_id, owner, metadata, kwargs, multitask_strategy, temporary,
+                        due_at, priority, cron_id, scheduled_for, creator, followed_on, awaited_on,
                         node_id, status, attempt, started_at, base_checkpoint_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
         matins.now() + make_interval(secs => $9::double precision), $10, $11, $12, $13,
+        $15, $16,
         $14::uuid,
         CASE WHEN $14::uuid IS NULL THEN 'pending' ELSE 'running' END,
         CASE WHEN $14::uuid IS NULL THEN 0 ELSE 1 END,
         CASE WHEN $14::uuid IS NULL THEN NULL ELSE matins.now() END,
         CASE WHEN $14::uuid IS NULL THEN NULL ELSE
             (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $2::uuid::text AND checkpoint_ns = '') END)
-RETURNING *;
+RETURNING r.*, NOT r.followed_on <@ ARRAY[r.node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = r.thread_id AND t.followed_until > matins.now()
+) AS is_followed;
 
 -- name: get_run :one
 -- $1 run_id, $2 thread_id or null, $3 owner or null
@@ -66,9 +70,12 @@ RETURNING run_id;
 
 -- name: lock_run_to_undo :one
 -- $1 run_id, $2 attempt. The caller holds the thread's row. No row: the lease is lost, or nobody wants it undone.
-SELECT * FROM matins.run
+SELECT run.*, NOT followed_on <@ ARRAY[node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now()
+) AS is_followed
+FROM matins.run
 WHERE run_id = $1 AND attempt = $2 AND status = 'running' AND stop = 'rollback'
-FOR UPDATE;
+FOR UPDATE OF run;
 
 -- name: delete_undone_run :exec
 -- $1 run_id. The caller holds its row.
