@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from matins import __version__
 from matins.api import (
@@ -26,6 +26,7 @@ from matins.api import (
     threads,
 )
 from matins.api.errors import Wall, unrouted
+from matins.api.idempotency import Answered
 from matins.api.operations import Operation, Parameter
 from matins.api.parts import Handler, Parts
 from matins.api.wire import assistants as of_assistants
@@ -262,7 +263,11 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         handler = self._handlers["GET" if method == "HEAD" else method]
-        response = await handler(Request(scope, receive, send), self._parts)
+        response: ASGIApp
+        try:
+            response = await handler(Request(scope, receive, send), self._parts)
+        except Answered as before:
+            response = before.response()
         await response(scope, receive, send)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.assistants import Assistant
-from matins.domain.configs import Json, merged_config, mirrored, refuse_both
+from matins.domain.configs import Json, merged_config, mirrored, refuse_both, section
 from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound, Unavailable
 from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId, uuid7
@@ -23,7 +23,7 @@ from matins.engine.queue.lane import Lanes
 from matins.engine.streams.hub import Hub, Subscription
 from matins.storage import frames as frame_log
 from matins.storage import runs, stops, threads
-from matins.storage.pool import Conn, Pool
+from matins.storage.pool import Around, Conn, Pool
 from matins.workers.pool import Pool as Workers
 
 HEARTBEAT_SECONDS: Final = 5.0
@@ -62,18 +62,22 @@ class RunRequest:
     strict_resume: bool = False
     on_completion: str = "delete"
     feedback_keys: list[str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the request, what the operator wants graphs to see in `configurable`: over what the client put there."""
 
 
 def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> RunKwargs:
     """Give what a run executes: the request's, over what the assistant brings."""
     config, context = mirrored(request.config, request.context)
     base_config = msgspec.json.decode(assistant.config, type=dict[str, object])
+    config = merged_config(base_config, config)
+    config["configurable"] = {**section(config, "configurable"), **request.headers}
     base_context = msgspec.json.decode(assistant.context, type=dict[str, object])
     return RunKwargs(
         graph_id=assistant.graph_id,
         input=request.input,
         command=request.command,
-        config=merged_config(base_config, config),
+        config=config,
         context={**base_context, **context},
         stream_mode=request.stream_mode,
         stream_subgraphs=request.stream_subgraphs,
@@ -114,11 +118,18 @@ class Runs:
         self.is_draining = False
 
     async def submit(
-        self, request: RunRequest, *, run_id: RunId, thread_id: ThreadId | None, scope: Scope
+        self,
+        request: RunRequest,
+        *,
+        run_id: RunId,
+        thread_id: ThreadId | None,
+        scope: Scope,
+        around: Around[Run] | None = None,
     ) -> Run:
         """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
 
-        Raises: NotFound, ThreadBusy, Invalid, Unavailable.
+        `around` may add to the transaction what stands or falls with the run.
+        Raises: NotFound, ThreadBusy, Invalid, Unavailable; what `around` raises.
         """
         refuse_both(request.config, request.context)
         fresh = thread_id is None
@@ -145,7 +156,7 @@ class Runs:
             return run
 
         try:
-            run = await self._pool.run(work)
+            run = await self._pool.run(around(work) if around else work)
         except BaseException:
             if reservation is not None:
                 reservation.release()
@@ -164,10 +175,16 @@ class Runs:
             self._wake()
         return run
 
-    async def submit_all(self, requests: Sequence[RunRequest], *, scope: Scope) -> list[Run]:
-        """Create runs, each on a thread of its own: all of them or none.
+    async def submit_all(
+        self,
+        requests: Sequence[RunRequest],
+        *,
+        scope: Scope,
+        around: Around[list[Run]] | None = None,
+    ) -> list[Run]:
+        """Create runs, each on a thread of its own: all of them or none. `around` as for one.
 
-        Raises: NotFound, Invalid, Unavailable.
+        Raises: NotFound, Invalid, Unavailable; what `around` raises.
         """
         for request in requests:
             refuse_both(request.config, request.context)
@@ -183,7 +200,7 @@ class Runs:
                 )
             return made
 
-        made = await self._pool.run(work)
+        made = await self._pool.run(around(work) if around else work)
         self._wake()
         return made
 
