@@ -80,6 +80,7 @@ class Manifest:
         found = [
             *self.dependencies,
             *(spec.path.parent for spec in self.graphs.values() if spec.path),
+            *([self.http.app.path.parent] if self.http.app and self.http.app.path else []),
             self.path,
         ]
         if self.env_file:
