@@ -79,7 +79,9 @@ def test_a_refusal_is_not_kept(api: httpx.Client, thread_id: str, key: dict[str,
     assert api.post("/threads", json=asked, headers=key).json()["thread_id"] == made
 
 
-def test_requests_at_the_same_time_create_one_thing(api: httpx.Client, thread_id: str, key: dict[str, str]) -> None:
+def test_requests_at_the_same_time_create_one_thing(
+    api: httpx.Client, thread_id: str, key: dict[str, str]
+) -> None:
     with ThreadPoolExecutor(8) as threads:
         replies = list(
             threads.map(

@@ -37,6 +37,11 @@ class Custom:
     def __init__(self, app: ASGIApp, *, key: str) -> None:
         self.app: Final = app
         self.lifespan: Final = Lifespan(app, key=key, must=isinstance(app, Starlette))
+        self.ours: Starlette | None = None
+        if isinstance(app, Starlette):
+            # The innermost, so that all the others see what is ours, too; now, because its start builds them.
+            fork = Middleware(_Fork, self, router=app.router, describes=hasattr(app, "openapi"))
+            app.user_middleware.append(fork)
 
     @property
     def has_cors(self) -> bool:
@@ -61,18 +66,13 @@ class Custom:
         return document if isinstance(document, dict) else {}
 
     def around(self, ours: Starlette) -> ASGIApp:
-        """Give what answers with its routes and with ours. Call once."""
+        """Give what answers with its routes and with ours."""
+        self.ours = ours
         served = self.app
-        if isinstance(self.app, Starlette):
-            # The innermost, so that all the others see what is ours, too.
-            fork = Middleware(
-                _Fork, ours=ours, router=self.app.router, describes=hasattr(self.app, "openapi")
-            )
-            self.app.user_middleware.append(fork)
-            if not {404, HTTPException} & self.app.exception_handlers.keys():
-                self.app.router.default = ours  # what nobody serves is answered as the contract says
-        else:
-            served = _Fork(self.app, ours=ours)
+        if not isinstance(self.app, Starlette):
+            served = _Fork(self.app, self)
+        elif not {404, HTTPException} & self.app.exception_handlers.keys():
+            self.app.router.default = ours  # what nobody serves is answered as the contract says
 
         async def stateful(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] in ("http", "websocket"):
@@ -86,21 +86,22 @@ class _Fork:
     """Gives a request to our routes or to the user's. `describes`: his application has a document, merged into ours."""
 
     def __init__(
-        self, app: ASGIApp, *, ours: Starlette, router: Router | None = None, describes: bool = False
+        self, app: ASGIApp, custom: Custom, *, router: Router | None = None, describes: bool = False
     ) -> None:
         self._theirs = app
-        self._ours = ours
+        self._custom = custom
         self._router = router
         self._describes = describes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._is_ours(scope):
-            await self._ours(dict(scope), receive, send)
+        ours = self._custom.ours
+        if scope["type"] == "http" and ours is not None and self._is_of(ours, scope):
+            await ours(dict(scope), receive, send)
         else:
             await self._theirs(scope, receive, send)
 
-    def _is_ours(self, scope: Scope) -> bool:
-        ours = _match(self._ours.routes, scope)
+    def _is_of(self, api: Starlette, scope: Scope) -> bool:
+        ours = _match(api.routes, scope)
         if ours is Match.NONE or self._router is None:
             return ours is not Match.NONE
         if self._describes and scope["path"].removeprefix(scope.get("root_path", "")) in _DESCRIPTIONS:
