@@ -23,6 +23,9 @@ from uuid import UUID
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+)  # here: a user's file must not shadow httptools
 
 from matins import __version__, telemetry
 from matins.api.app import build
@@ -142,7 +145,7 @@ class Http:
         self._server: Final = _Uvicorn(
             uvicorn.Config(
                 build(parts, custom),
-                http="httptools",
+                http=HttpToolsProtocol,
                 ws="auto" if custom else "none",
                 lifespan="off",
                 log_config=None,

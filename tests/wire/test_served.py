@@ -290,6 +290,7 @@ def test_its_lifespan_is_run_once_by_each_serving_process(server: Server, notes:
     server.wait_ready()
     second = server.serving
     assert notes.read_text().splitlines() == [f"started {first}", f"started {second}"]
+    until(lambda: server.log.read_text().count("node.started") == 2)
     server.stop()
     assert notes.read_text().splitlines() == [f"started {first}", f"started {second}", f"stopped {second}"]
     server.start()

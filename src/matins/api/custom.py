@@ -141,13 +141,19 @@ def load(manifest: Manifest) -> Custom | None:
     if not hasattr(module, named.attribute):
         raise AppFailed(f"{key}: {where} has no variable {named.attribute!r}")
     app = getattr(module, named.attribute)
+    if isinstance(app, type) or not _takes_a_request(app):
+        raise AppFailed(
+            f"{key}: {named.attribute!r} in {where} is {type(app).__name__}, not an ASGI application"
+        )
+    return Custom(app, key=key)
+
+
+def _takes_a_request(app: Any) -> bool:
     try:
         inspect.signature(app).bind("scope", "receive", "send")
     except (TypeError, ValueError):
-        raise AppFailed(
-            f"{key}: {named.attribute!r} in {where} is {type(app).__name__}, not an ASGI application"
-        ) from None
-    return Custom(app, key=key)
+        return False
+    return True
 
 
 def say_what_is_stale(manifest: Manifest, changed: Collection[Path]) -> None:

@@ -22,6 +22,9 @@ SHUTDOWN_SECONDS: Final = 1.0
 class AppFailed(Exception):
     """The application of http.app cannot be served. The text is one line."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
+
 
 class Lifespan:
     """Runs an application's lifespan once. `state` is what it gives to each request, filled when it has started.
