@@ -96,7 +96,7 @@ def test_requests_at_the_same_time_create_one_thing(
 @pytest.mark.parametrize("bad", ["", "a" * 256, "with space", "tab\there", "é", '"quoted" and more'])
 def test_a_key_is_visible_ascii(api: httpx.Client, bad: str) -> None:
     before = api.post("/threads/count", json={}).json()
-    refused = api.post("/threads", json={}, headers={"Idempotency-Key": bad.encode()})  # type: ignore[dict-item]
+    refused = api.post("/threads", json={}, headers={b"Idempotency-Key": bad.encode()})
     assert refused.status_code == 422
     assert "Idempotency-Key" in refused.json()["detail"]
     assert api.post("/threads/count", json={}).json() == before
@@ -124,6 +124,26 @@ def test_wait_with_the_same_key_gives_the_same_result_of_the_same_run(
     assert first.json() == second.json()
     assert first.headers["content-location"] == second.headers["content-location"]
     assert len(api.get(f"/threads/{thread_id}/runs").json()) == 1
+
+
+def test_the_result_of_a_run_that_went_with_its_thread_is_kept(
+    api: httpx.Client, key: dict[str, str]
+) -> None:
+    first, second = (api.post("/runs/wait", json=RUN, headers=key) for _ in range(2))
+    assert first.json()["messages"]
+    assert second.json() == first.json()
+    assert second.headers["content-location"] == first.headers["content-location"]
+    assert api.get(first.headers["content-location"]).status_code == 404
+
+
+def test_a_stream_of_a_run_that_went_with_its_thread_is_at_its_end(
+    api: httpx.Client, key: dict[str, str]
+) -> None:
+    asked = {**RUN, "stream_resumable": True}
+    first, second = (api.post("/runs/stream", json=asked, headers=key) for _ in range(2))
+    assert events(first)
+    assert (second.status_code, events(second)) == (200, [])
+    assert second.headers["content-location"] == first.headers["content-location"]
 
 
 def events(response: httpx.Response) -> list[tuple[str, Any]]:

@@ -6,19 +6,20 @@ import pytest
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.errors import IdempotencyKeyReused
 from matins.storage import idempotency
-from matins.storage.idempotency import Key
+from matins.storage.idempotency import Kept, Key
 from matins.storage.pool import Conn, Pool
 
 pytestmark = pytest.mark.anyio
 
 KEY = Key("k", b"request")
-ANSWER = b'{"body":1}'
+RESPONSE = b'{"body":1}'
+ANSWER = Kept(RESPONSE, None)
 
 
-async def use(conn: Conn, key: Key = KEY, scope: Scope = EVERYONE) -> bytes | None:
+async def use(conn: Conn, key: Key = KEY, scope: Scope = EVERYONE) -> Kept | None:
     kept = await idempotency.claim(conn, key, scope=scope)
     if kept is None:
-        await idempotency.update(conn, key, ANSWER, scope=scope)
+        await idempotency.update(conn, key, RESPONSE, scope=scope)
     return kept
 
 
@@ -46,7 +47,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '
 
 
 async def test_what_is_under_way_is_waited_for(pool: Pool) -> None:
-    found: list[bytes | None] = []
+    found: list[Kept | None] = []
 
     async def second() -> None:
         found.append(await pool.run(use))

@@ -28,7 +28,7 @@ Made = TypeVar("Made")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-class _Kept(msgspec.Struct):
+class _Response(msgspec.Struct):
     """An answer as it is kept; its status is always 200."""
 
     body: msgspec.Raw
@@ -45,22 +45,23 @@ class Created(msgspec.Struct):
 class Answered(Exception):
     """The same request was answered before; nothing was done this time."""
 
-    def __init__(self, kept: bytes) -> None:
+    def __init__(self, kept: idempotency.Kept) -> None:
         super().__init__()
-        self._kept = kept
+        self._response: Final = msgspec.json.decode(kept.response, type=_Response)
+        self.reply: Final = kept.reply
+        """The result of the run that was created then, when the run is gone."""
 
     def response(self) -> Response:
         """Give the answer again."""
-        kept = msgspec.json.decode(self._kept, type=_Kept)
-        response = body.respond_raw(bytes(kept.body))
-        if kept.content_location is not None:
-            response.headers["content-location"] = kept.content_location
+        response = body.respond_raw(bytes(self._response.body))
+        if self._response.content_location is not None:
+            response.headers["content-location"] = self._response.content_location
         return response
 
     @property
     def created(self) -> Created:
         """The run that was created then."""
-        return msgspec.json.decode(msgspec.json.decode(self._kept, type=_Kept).body, type=Created)
+        return msgspec.json.decode(self._response.body, type=Created)
 
 
 class Once:
@@ -70,9 +71,12 @@ class Once:
         self._key: Final = key
         self.scope: Final = scope
 
-    def around(self, answer: Callable[[Made], Response]) -> Around[Made] | None:
+    def around(
+        self, answer: Callable[[Made], Response], *, run_id: RunId | None = None
+    ) -> Around[Made] | None:
         """Give what claims the key before a transaction's work, and after it keeps the answer; None without a key.
 
+        `run_id` names the run that is created, when its result is what the client waits for.
         Added to a transaction, it raises Answered or IdempotencyKeyReused. A COMMIT whose reply was lost also looks
         like an answer that was given before, and so it is.
         """
@@ -87,8 +91,9 @@ class Once:
                     raise Answered(kept)
                 made = await work(conn)
                 response = answer(made)
-                keeps = _Kept(msgspec.Raw(response.body), response.headers.get("content-location"))
-                await idempotency.update(conn, key, msgspec.json.encode(keeps), scope=self.scope)
+                kept_as = _Response(msgspec.Raw(response.body), response.headers.get("content-location"))
+                encoded = msgspec.json.encode(kept_as)
+                await idempotency.update(conn, key, encoded, scope=self.scope, run_id=run_id)
                 return made
 
             return once

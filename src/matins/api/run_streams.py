@@ -81,7 +81,11 @@ def _streamed(
         run_id = RunId(uuid7())
         with parts.hub.subscribe(run_id) as subscription:
             run = await parts.runs.submit(
-                wanted, run_id=run_id, thread_id=thread_id, scope=scope, around=once.around(_created)
+                wanted,
+                run_id=run_id,
+                thread_id=thread_id,
+                scope=scope,
+                around=once.around(_created, run_id=run_id),
             )
             place = _place(run, thread_id)
             await sse.relay(
@@ -93,9 +97,12 @@ def _streamed(
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
             )
 
-    def join(run_id: RunId) -> ASGIApp:
+    def join(before: Answered) -> ASGIApp:
+        run = before.created
+        if before.reply is not None:  # it has ended, and what was kept of its stream went with its thread
+            return Response(headers={**sse.STREAM, "content-location": _place(run, thread_id)})
         cancels, after = asked.on_disconnect == "cancel", 0 if asked.stream_resumable else None
-        return _follow(parts, run_id, thread_id, scope, cancels=cancels, after=after)
+        return _follow(parts, run.run_id, thread_id, scope, cancels=cancels, after=after)
 
     return _once(create, join)
 
@@ -109,7 +116,11 @@ def _awaited(
         run_id = RunId(uuid7())
         with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await parts.runs.submit(
-                wanted, run_id=run_id, thread_id=thread_id, scope=scope, around=once.around(_created)
+                wanted,
+                run_id=run_id,
+                thread_id=thread_id,
+                scope=scope,
+                around=once.around(_created, run_id=run_id),
             )
             place = _place(run, run.thread_id)  # with its thread even when that is hidden. Source: observed
             await sse.relay(
@@ -121,20 +132,24 @@ def _awaited(
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
             )
 
-    def join(run_id: RunId) -> ASGIApp:
-        return _join(parts, run_id, thread_id, scope, cancels=asked.on_disconnect == "cancel")
+    def join(before: Answered) -> ASGIApp:
+        run = before.created
+        if before.reply is not None:
+            place = _place(run, run.thread_id)
+            return Response(before.reply, headers={**sse.JSON, "content-location": place})
+        return _join(parts, run.run_id, run.thread_id, scope, cancels=asked.on_disconnect == "cancel")
 
     return _once(create, join)
 
 
-def _once(create: ASGIApp, join: Callable[[RunId], ASGIApp]) -> ASGIApp:
+def _once(create: ASGIApp, join: Callable[[Answered], ASGIApp]) -> ASGIApp:
     """Give what creates a run and replies, or, when the same request has created it before, joins that run."""
 
     async def reply(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await create(scope, receive, send)
         except Answered as before:
-            await join(before.created.run_id)(scope, receive, send)
+            await join(before)(scope, receive, send)
 
     return reply
 
@@ -209,7 +224,7 @@ def _follow(
     return reply
 
 
-def _place(run: Run, thread_id: ThreadId | None) -> str:
+def _place(run: Run | Created, thread_id: ThreadId | None) -> str:
     return f"/runs/{run.run_id}" if thread_id is None else f"/threads/{thread_id}/runs/{run.run_id}"
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from matins.domain.access import Scope
 from matins.domain.errors import IdempotencyKeyReused, Unavailable
+from matins.domain.ids import RunId
 from matins.storage import sql
 from matins.storage.pool import Conn
 
@@ -22,7 +23,15 @@ class Key:
     request: bytes
 
 
-async def claim(conn: Conn, key: Key, *, scope: Scope) -> bytes | None:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a request was answered; `reply` is the result of the run that it created, once the run is gone."""
+
+    response: bytes
+    reply: bytes | None
+
+
+async def claim(conn: Conn, key: Key, *, scope: Scope) -> Kept | None:
     """Take the key for this transaction; when it was used before, give what that request was answered.
 
     A request with the same key that is under way is waited for.
@@ -37,13 +46,17 @@ async def claim(conn: Conn, key: Key, *, scope: Scope) -> bytes | None:
         raise Unavailable(message)  # and the transaction is tried again
     if taken["request"] != key.request:
         raise IdempotencyKeyReused
-    answer: bytes = taken["response"]
-    return answer
+    return Kept(taken["response"], taken["reply"])
 
 
-async def update(conn: Conn, key: Key, answer: bytes, *, scope: Scope) -> None:
-    """Keep what the request is answered."""
-    await conn.execute(sql.load("idempotency")["update_key"].text, scope.mints_as, key.key, answer)
+async def update(conn: Conn, key: Key, response: bytes, *, scope: Scope, run_id: RunId | None = None) -> None:
+    """Keep what the request is answered; `run_id` names the run whose result is the answer."""
+    await conn.execute(sql.load("idempotency")["update_key"].text, scope.mints_as, key.key, response, run_id)
+
+
+async def update_reply(conn: Conn, run_id: RunId, reply: bytes) -> None:
+    """Keep the result of a run that goes with its thread."""
+    await conn.execute(sql.load("idempotency")["update_reply"].text, run_id, reply)
 
 
 async def trim(conn: Conn, *, limit: int) -> int:

@@ -10,7 +10,7 @@ from matins.domain.errors import LeaseLost
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import rows, sql, stops, threads
+from matins.storage import idempotency, rows, sql, stops, threads
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
@@ -47,6 +47,8 @@ class End:
     event_seq: int = 0
     is_untouched: bool = False
     """The run was refused before it wrote anything: its thread keeps what it had."""
+    reply: bytes = b"{}"
+    """What those who wait for it are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         await threads.vacate(conn, undone, event_seq=end.event_seq)
         return None
     run = rows.run(row)
+    if run.temporary and row["is_keyed"]:
+        await idempotency.update_reply(conn, run.run_id, end.reply)
     if run.temporary or end.is_untouched:
         await threads.vacate(conn, run, event_seq=end.event_seq)
         return run

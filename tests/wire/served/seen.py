@@ -12,7 +12,7 @@ class State(TypedDict, total=False):
     seen: dict[str, str]
 
 
-async def look(_: State, config: RunnableConfig) -> State:
+async def look(state: State, config: RunnableConfig) -> State:
     return {
         "seen": {key: value for key, value in config["configurable"].items() if "-" in key or key == "cookie"}
     }

@@ -247,6 +247,7 @@ class Lanes:
             error=CANCELLED if stopped else settled.error,
             event_seq=seq,
             is_untouched=settled.is_untouched,
+            reply=settled.reply,
         )
         reply = settled.reply
         tries = 0

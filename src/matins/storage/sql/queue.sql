@@ -67,11 +67,11 @@ FROM matins.run WHERE status = 'pending' AND due_at > (SELECT matins.now());
 -- name: end_run :one
 -- $1 run_id, $2 attempt, $3 the status to end in, $4 the statuses it may come from, $5 error or null,
 -- $6 last_checkpoint_id or null. The caller holds the thread's row. No row: the lease is lost, or it is to be undone.
-UPDATE matins.run
+UPDATE matins.run AS r
 SET status = $3, node_id = NULL, stop = NULL, stop_at = NULL, error = $5,
     last_checkpoint_id = coalesce($6, last_checkpoint_id), ended_at = matins.now(), updated_at = matins.now()
 WHERE run_id = $1 AND attempt = $2 AND status = ANY($4::text[]) AND stop IS DISTINCT FROM 'rollback'
-RETURNING *;
+RETURNING r.*, EXISTS (SELECT FROM matins.idempotency_key AS k WHERE k.run_id = r.run_id) AS is_keyed;
 
 -- name: was_settled :one
 -- $1 run_id, $2 attempt
