@@ -200,7 +200,8 @@ async def test_a_page_mounted_over_everything_hides_nothing(serve: Serve) -> Non
     assert (await api.post("/threads", json={})).status_code == 200
     assert (await api.get("/ok")).json()["ok"] is True
     assert (await api.get("/hello")).text == "hello you"
-    assert (await api.get("/index.html")).text == "page /index.html"
+    for path in ("/", "/index.html"):
+        assert (await api.get(path)).text == f"page {path}"
 
 
 async def test_an_application_of_another_kind_gets_what_is_not_ours(serve: Serve) -> None:

@@ -1,7 +1,7 @@
 """The user's own application, `http.app`: imported here, in the serving process, and put around the API.
 
 The only user code beside auth that runs in this process. Its middleware sees every request, ours too. Its routes come
-before ours, but for one that takes every path: that comes last, so that a front end mounted at / hides nothing.
+before ours, but for one that takes every path: that comes last, so that a front end mounted at / hides nothing but /.
 An application that is no Starlette (and so no FastAPI) does not tell its routes: it gets what is not ours.
 """
 
@@ -104,10 +104,14 @@ class _Fork:
         ours = _match(api.routes, scope)
         if ours is Match.NONE or self._router is None:
             return ours is not Match.NONE
-        if self._describes and scope["path"].removeprefix(scope.get("root_path", "")) in _DESCRIPTIONS:
+        root = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root)
+        if self._describes and path in _DESCRIPTIONS:
             return True
-        anything = {**scope, "path": f"{scope.get('root_path', '')}/{uuid4()}/{uuid4()}/{uuid4()}"}
-        particular = [r for r in self._router.routes if r.matches(dict(anything))[0] is not Match.FULL]
+        particular = self._router.routes
+        if path != "/":  # there, a front end's first page is what people look for
+            anything = {**scope, "path": f"{root}/{uuid4()}/{uuid4()}/{uuid4()}"}
+            particular = [route for route in particular if _match([route], anything) is not Match.FULL]
         theirs = _match(particular, scope)
         return theirs is Match.NONE or (theirs is Match.PARTIAL and ours is Match.FULL)
 
