@@ -16,16 +16,22 @@ import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
+
+# Imported here and not by name in uvicorn: a user's file must not shadow httptools.
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from matins import __version__, telemetry
 from matins.api.app import build
+from matins.api.custom import Custom, say_what_is_stale
+from matins.api.custom import load as load_custom
+from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
 from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
@@ -149,13 +155,13 @@ class _Connection(HttpToolsProtocol):
 class Http:
     """The HTTP server, on a socket that the parent keeps open."""
 
-    def __init__(self, parts: Parts, listener: socket.socket) -> None:
+    def __init__(self, parts: Parts, listener: socket.socket, custom: Custom | None) -> None:
         self._listener: Final = listener
         self._server: Final = _Uvicorn(
             uvicorn.Config(
-                build(parts),
+                build(parts, custom),
                 http=_Connection,
-                ws="none",
+                ws="auto" if custom else "none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -192,12 +198,13 @@ async def serve(
 ) -> None:
     """Run the serving process until SIGTERM.
 
-    Raises: GraphsFailed, ManifestError, Unavailable.
+    Raises: AppFailed, GraphsFailed, ManifestError, Unavailable.
     """
     log = telemetry.log()
     manifest = read_manifest(settings.config)
     for warning in manifest.warnings:
         log.warning(telemetry.CONFIG_WARNING, text=warning)
+    custom = load_custom(manifest)
     for parameter in normalise_dsn(settings.database_uri)[1]:
         log.warning(telemetry.CONFIG_WARNING, text=f"DATABASE_URI: {parameter} is not used")
     node_id = NodeId(uuid7())
@@ -254,13 +261,17 @@ async def serve(
             hub=hub,
             lease=lease,
             crons_changed=due,
+            http=manifest.http,
         )
         await stack.enter_async_context(running(parent))
+        if custom is not None:
+            await stack.enter_async_context(running(custom.lifespan))
         for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
         if settings.reloads:
-            await stack.enter_async_context(running(Reloader(workers, settings.config)))
-        await stack.enter_async_context(running(Http(parts, listener)))
+            reloader = Reloader(workers, settings.config, on_change=partial(say_what_is_stale, manifest))
+            await stack.enter_async_context(running(reloader))
+        await stack.enter_async_context(running(Http(parts, listener, custom)))
         parent.tell("ready")
         log.info(
             telemetry.NODE_STARTED,
@@ -374,11 +385,11 @@ def main() -> int:
     return 0
 
 
-def _known(raised: BaseException) -> Error | GraphsFailed | ManifestError | None:
+def _known(raised: BaseException) -> AppFailed | Error | GraphsFailed | ManifestError | None:
     """Give the reason for an end that one line explains; None when a traceback is needed."""
     if isinstance(raised, BaseExceptionGroup):
         return next((known for each in raised.exceptions if (known := _known(each)) is not None), None)
-    return raised if isinstance(raised, (Error, GraphsFailed, ManifestError)) else None
+    return raised if isinstance(raised, (AppFailed, Error, GraphsFailed, ManifestError)) else None
 
 
 if __name__ == "__main__":

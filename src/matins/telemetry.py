@@ -35,6 +35,8 @@ DATABASE_AWAY: Final = "database.away"
 DATABASE_MIGRATED: Final = "database.migrated"
 LOOP_FAILED: Final = "loop.failed"
 REQUEST_FAILED: Final = "request.failed"
+HTTP_APP_FAILED: Final = "http_app.failed"
+HTTP_APP_STALE: Final = "http_app.stale"
 REPLY_BROKEN_OFF: Final = "reply.broken_off"
 
 

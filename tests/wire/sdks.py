@@ -90,9 +90,9 @@ class Sdk:
 class PythonAsync:
     """`get_client`, in the portal's event loop."""
 
-    def __init__(self, portal: BlockingPortal, url: str) -> None:
+    def __init__(self, portal: BlockingPortal, url: str, headers: dict[str, str]) -> None:
         self._portal: Final = portal
-        self._client: Final = portal.call(lambda: get_client(url=url))
+        self._client: Final = portal.call(lambda: get_client(url=url, headers=headers))
 
     def start(
         self,
@@ -131,8 +131,8 @@ class PythonAsync:
 class PythonSync:
     """`get_sync_client`, in threads."""
 
-    def __init__(self, url: str) -> None:
-        self._client: Final = get_sync_client(url=url)
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self._client: Final = get_sync_client(url=url, headers=headers)
         self._threads: Final = ThreadPoolExecutor(8)
 
     def start(
@@ -186,9 +186,10 @@ def _noting(
 class JavaScript:
     """One of the JavaScript SDKs, in a Node process of its own."""
 
-    def __init__(self, sdk: str, url: str) -> None:
+    def __init__(self, sdk: str, url: str, headers: dict[str, str]) -> None:
+        options = json.dumps({"defaultHeaders": headers})
         self._process: Final = subprocess.Popen(
-            [ROOT / ".venv" / "bin" / "node", ROOT / "tests" / "js" / "call.mjs", sdk, url],
+            [ROOT / ".venv" / "bin" / "node", ROOT / "tests" / "js" / "call.mjs", sdk, url, options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -267,15 +268,17 @@ def _collected(items: list[dict[str, Any]]) -> list[Event]:
 
 
 @contextmanager
-def connect(kind: str, url: str, portal: BlockingPortal) -> Iterator[Sdk]:
-    """Give the client of that kind for a server."""
+def connect(
+    kind: str, url: str, portal: BlockingPortal, *, headers: dict[str, str] | None = None
+) -> Iterator[Sdk]:
+    """Give the client of that kind for a server; it sends the headers with every request."""
     transport: PythonAsync | PythonSync | JavaScript
     if kind == "py-async":
-        transport = PythonAsync(portal, url)
+        transport = PythonAsync(portal, url, headers or {})
     elif kind == "py-sync":
-        transport = PythonSync(url)
+        transport = PythonSync(url, headers or {})
     else:
-        transport = JavaScript(kind.replace("js", "sdk"), url)
+        transport = JavaScript(kind.replace("js", "sdk"), url, headers or {})
     try:
         yield Sdk(kind, url, transport)
     finally:

@@ -52,8 +52,9 @@ async def test_a_changed_file_reloads_the_workers_and_a_mended_one_again(
     run_pool: RunPool, tmp_path: Path
 ) -> None:
     config = _project(tmp_path)
+    told: set[Path] = set()
     async with run_pool() as running:
-        await running.group.start(Reloader(running.pool, config).run)
+        await running.group.start(Reloader(running.pool, config, on_change=told.update).run)
         with anyio.fail_after(30):
             running.code.write_text("broken")
             await _touch_until_it_is_seen(running, tmp_path / "agent" / "graph.py")
@@ -61,6 +62,7 @@ async def test_a_changed_file_reloads_the_workers_and_a_mended_one_again(
             running.code.write_text("second")
             await _touch_until_it_is_seen(running, tmp_path / ".env")
             await running.until(lambda: running.pool.graphs == b"second")
+    assert told >= {tmp_path / "agent" / "graph.py", tmp_path / ".env"}
 
 
 async def test_a_directory_that_cannot_be_watched_is_said_and_the_pool_goes_on(

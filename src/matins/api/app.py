@@ -9,16 +9,16 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from matins import __version__
 from matins.api import (
     assistants,
     crons,
     openapi,
+    outside,
     run_streams,
     runs,
     system,
@@ -26,13 +26,16 @@ from matins.api import (
     thread_stream,
     threads,
 )
+from matins.api.custom import Custom
 from matins.api.errors import Wall, unrouted
+from matins.api.idempotency import Answered
 from matins.api.operations import Operation, Parameter
 from matins.api.parts import Handler, Parts
 from matins.api.wire import assistants as of_assistants
 from matins.api.wire import crons as of_crons
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
+from matins.manifest.http import Cors, HttpSection
 
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
@@ -272,37 +275,55 @@ class _Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         handler = self._handlers["GET" if method == "HEAD" else method]
-        response = await handler(Request(scope, receive, send), self._parts)
+        response: ASGIApp
+        try:
+            response = await handler(Request(scope, receive, send), self._parts)
+        except Answered as before:
+            response = before.response()
         await response(scope, receive, send)
 
 
-def build(parts: Parts) -> Starlette:
-    """Give the application: every operation, behind the wall, open to pages of any origin."""
-    app = Starlette(
-        routes=_routes(parts, OPERATIONS),
-        middleware=[
-            Middleware(
-                CORSMiddleware,
-                allow_origins=["*"],
-                allow_methods=["*"],
-                allow_headers=["*"],
-                allow_private_network=True,
-                expose_headers=[
-                    "Content-Location",
-                    "Location",
-                    "X-Pagination-Total",
-                    "X-Pagination-Next",
-                    "x-request-id",
-                ],
-            ),
-            Middleware(Wall),
-        ],
+_GROUPS: Final = {
+    "crons": "runs",
+    "run_streams": "runs",
+    "system": "meta",
+    "thread_state": "threads",
+    "thread_stream": "threads",
+}
+"""By which `disable_*` the operations of a module go, where that has another name."""
+
+
+def served(http: HttpSection) -> list[Operation]:
+    """Give the operations that langgraph.json does not disable."""
+    probes = {"/", *outside.PROBES}
+    return [
+        each
+        for each in OPERATIONS
+        if _GROUPS.get(each.tag, each.tag) not in http.disabled or each.path in probes
+    ]
+
+
+def build(parts: Parts, custom: Custom | None = None) -> ASGIApp:
+    """Give the application: every operation, behind the wall, with the user's own around it."""
+    operations, prefix = served(parts.http), parts.http.mount_prefix
+    ours = Starlette(
+        routes=_routes(parts, operations),
+        middleware=[Middleware(Wall, logged=parts.http.logging_headers)],
         exception_handlers={HTTPException: unrouted},
     )
-    app.router.redirect_slashes = False
-    app.state.openapi = msgspec.json.encode(openapi.document(OPERATIONS, version=__version__))
-    app.state.docs = openapi.page(OPERATIONS)
-    return app
+    ours.router.redirect_slashes = False
+    described = openapi.document(operations, version=__version__, prefix=prefix)
+    app: ASGIApp = ours
+    if custom is not None:
+        described = openapi.merged(described, custom.openapi())
+        app = Wall(custom.around(ours), logged=parts.http.logging_headers)
+    ours.state.openapi = msgspec.json.encode(described)
+    ours.state.docs = openapi.page(described, prefix=prefix)
+    if prefix:
+        app = Wall(outside.Prefixed(app, prefix))
+    if custom is not None and custom.has_cors and parts.http.cors is None:
+        return app
+    return outside.open_to(parts.http.cors or Cors(), app)
 
 
 def _routes(parts: Parts, operations: Sequence[Operation]) -> list[Route]:

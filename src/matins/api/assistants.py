@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, pages, query
+from matins.api import auth, body, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import assistants as wire
 from matins.api.wire.json import contained
@@ -28,8 +28,8 @@ _DEEPEST: Final = 1000  # no graph is; the recursion that draws it must end
 
 async def create(request: Request, parts: Parts) -> Response:
     """Create an assistant."""
-    asked = await body.read(request, wire.AssistantCreate)
     scope = auth.authorize(request)
+    asked, once = await idempotency.read(request, wire.AssistantCreate, scope)
     assistant_id = AssistantId(asked.assistant_id or uuid4())
     wanted = engine.AssistantRequest(
         graph_id=asked.graph_id,
@@ -55,7 +55,7 @@ async def create(request: Request, parts: Parts) -> Response:
                 raise
             return made
 
-    return body.respond(wire.assistant(await parts.pool.run(work)))
+    return await once.run(parts.pool, work, lambda made: body.respond(wire.assistant(made)))
 
 
 async def get(request: Request, parts: Parts) -> Response:

@@ -6,7 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, pages, query
+from matins.api import auth, body, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import crons as wire
 from matins.api.wire.json import Json, contained
@@ -29,10 +29,10 @@ async def create(request: Request, parts: Parts) -> Response:
 
 
 async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) -> Response:
-    sent = await body.read(request, Json)
+    scope = auth.authorize(request)
+    sent, once = await idempotency.read(request, Json, scope)
     asked = body.convert(sent, wire.CronCreate)
     modes(asked.stream_mode)
-    scope = auth.authorize(request)
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
         schedule=asked.schedule,
@@ -42,12 +42,15 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
         on_run_completed=asked.on_run_completed or None,
         metadata=asked.metadata or {},
         payload=sent,
+        headers=parts.http.configurable_headers.of(request.scope["headers"]),
     )
-    cron = await parts.pool.run(
-        lambda conn: engine.create(conn, wanted, thread_id=thread_id, graphs=parts.workers, scope=scope)
+    response = await once.run(
+        parts.pool,
+        lambda conn: engine.create(conn, wanted, thread_id=thread_id, graphs=parts.workers, scope=scope),
+        lambda made: body.respond(wire.cron(made)),
     )
     parts.crons_changed()
-    return body.respond(wire.cron(cron))
+    return response
 
 
 async def get(request: Request, parts: Parts) -> Response:

@@ -14,6 +14,7 @@ from matins import telemetry
 from matins.api.body import TooLarge, respond
 from matins.domain import errors
 from matins.domain.ids import uuid7
+from matins.manifest.http import Headers
 
 STATUS: Final[dict[type[errors.Error], int]] = {
     errors.NotFound: 404,
@@ -29,6 +30,9 @@ STATUS: Final[dict[type[errors.Error], int]] = {
 
 RETRY_SECONDS: Final = 1
 """When to try again after a 503: what is away for longer than a request waits is usually back soon."""
+
+
+_REQUEST_ID: Final = "matins.request_id"
 
 
 class Refusal(msgspec.Struct, kw_only=True):
@@ -59,25 +63,33 @@ class Wall:
     """Middleware: an exception becomes a response, or, when one has begun, a connection that is broken off.
 
     A reply that is cut short must not look complete: clients reconnect when the last chunk is missing. Also gives
-    every response an `x-request-id`, the client's or a new one, which is what the log names.
+    every response an `x-request-id`, the client's or a new one, which is what the log names, with those of the
+    request's headers that are to be `logged`. A wall may stand inside another.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, logged: Headers | None = None) -> None:
         self._app = app
+        self._logged = logged or Headers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever is raised."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            try:
+                await self._app(scope, receive, send)
+            except Exception:
+                self._log(scope, _request_id(scope))
+                raise  # to the server, which closes the socket
             return
-        request_id = _request_id(scope)
+        is_inner = _REQUEST_ID in scope
+        request_id: bytes = scope.setdefault(_REQUEST_ID, _request_id(scope))
         has_begun = False
 
         async def named(message: Message) -> None:
             nonlocal has_begun
             if message["type"] == "http.response.start":
                 has_begun = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                if not is_inner:
+                    message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
         response: Response | None = None
@@ -88,9 +100,9 @@ class Wall:
         except errors.Error as error:
             response = None if has_begun else refused(error)
             if response is None:
-                _log(scope, request_id)
+                self._log(scope, request_id)
         except Exception:  # noqa: BLE001 - the wall of a request: a defect of ours is answered and logged, not spread
-            _log(scope, request_id)
+            self._log(scope, request_id)
         else:
             return
         if not has_begun:
@@ -98,18 +110,18 @@ class Wall:
                 response = respond(Refusal(detail="Internal Server Error", code="internal"), status=500)
             await response(scope, receive, named)
 
+    def _log(self, scope: Scope, request_id: bytes) -> None:
+        telemetry.log().exception(
+            telemetry.REQUEST_FAILED,
+            method=scope.get("method", scope["type"]),
+            path=scope["path"],
+            request_id=request_id.decode("latin-1"),
+            **({"headers": headers} if (headers := self._logged.of(scope["headers"])) else {}),
+        )
+
 
 def _request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and 0 < len(value) <= 128:
             return bytes(value)
     return str(uuid7()).encode()
-
-
-def _log(scope: Scope, request_id: bytes) -> None:
-    telemetry.log().exception(
-        telemetry.REQUEST_FAILED,
-        method=scope["method"],
-        path=scope["path"],
-        request_id=request_id.decode("latin-1"),
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -23,16 +23,17 @@ _REFUSALS: Final = {
     "503": "Not now: try again",
 }
 
+_SHAPES: Final = "#/components/schemas/"
 _ID: Final = {"type": "string", "format": "uuid"}
 _UUIDS: Final = frozenset({"assistant_id", "cron_id", "run_id", "thread_id"})
 
 
-def document(operations: Sequence[Operation], *, version: str) -> Json:
-    """Give the document of these operations."""
+def document(operations: Sequence[Operation], *, version: str, prefix: str = "") -> Json:
+    """Give the document of these operations, which are served under the prefix."""
     shapes = {shape for each in operations for shape in (each.request, each.response) if shape is not None}
     kinds = {parameter.kind for each in operations for parameter in each.query}
     wanted = [*sorted(shapes, key=str), *sorted(kinds, key=str), Refusal]
-    schemas, components = msgspec.json.schema_components(wanted, ref_template="#/components/schemas/{name}")
+    schemas, components = msgspec.json.schema_components(wanted, ref_template=_SHAPES + "{name}")
     schema_of = dict(zip(map(str, wanted), schemas, strict=True))
     paths: dict[str, Json] = {}
     for each in operations:
@@ -44,10 +45,48 @@ def document(operations: Sequence[Operation], *, version: str) -> Json:
             "version": version,
             "description": "An agent server that speaks the LangGraph Server API.",
         },
+        **({"servers": [{"url": prefix}]} if prefix else {}),
         "tags": [{"name": tag} for tag in dict.fromkeys(each.tag for each in operations)],
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def merged(ours: Json, theirs: Json) -> Json:
+    """Give our document with what another describes; a shape of its own whose name is taken gets another name."""
+    own = ours["components"]["schemas"]
+    shapes = theirs.get("components", {}).get("schemas", {})
+    taken = {f"{_SHAPES}{name}": f"{_SHAPES}{name}_app" for name in shapes if name in own}
+    theirs = _renamed(theirs, taken)
+    shapes = {
+        name + "_app" if f"{_SHAPES}{name}" in taken else name: shape
+        for name, shape in theirs.get("components", {}).get("schemas", {}).items()
+    }
+    paths = dict(ours["paths"])
+    for path, methods in theirs.get("paths", {}).items():
+        paths[path] = {**paths.get(path, {}), **methods}
+    return {
+        **ours,
+        "tags": [*ours["tags"], *theirs.get("tags", [])],
+        "paths": paths,
+        "components": {
+            **theirs.get("components", {}),
+            **ours["components"],
+            "schemas": {**own, **shapes},
+        },
+    }
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    """Give JSON in which references lead to the new names."""
+    if isinstance(node, dict):
+        return {
+            key: names.get(value, value)
+            if key == "$ref" and isinstance(value, str)
+            else _renamed(value, names)
+            for key, value in node.items()
+        }
+    return [_renamed(each, names) for each in node] if isinstance(node, list) else node
 
 
 def _operation(each: Operation, schema_of: dict[str, Json]) -> Json:
@@ -106,20 +145,22 @@ def _responses(each: Operation, schema_of: dict[str, Json]) -> Json:
     }
 
 
-def page(operations: Sequence[Operation]) -> str:
-    """Give the operations as a page that needs nothing from elsewhere."""
+def page(described: Json, *, prefix: str = "") -> str:
+    """Give the operations of a document as a page that needs nothing from elsewhere."""
     sections: dict[str, list[str]] = {}
-    for each in operations:
-        row = (
-            f"<tr><td>{each.method}</td><td><code>{html.escape(each.path)}</code></td>"
-            f"<td>{html.escape(each.summary)}</td></tr>"
-        )
-        sections.setdefault(each.tag, []).append(row)
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            row = (
+                f"<tr><td>{html.escape(method.upper())}</td><td><code>{html.escape(path)}</code></td>"
+                f"<td>{html.escape(operation.get('summary', ''))}</td></tr>"
+            )
+            tag = next(iter(operation.get("tags", [])), "your application")
+            sections.setdefault(str(tag), []).append(row)
     tables = "".join(
-        f"<h2>{tag.replace('_', ' ').capitalize()}</h2><table>{''.join(rows)}</table>"
+        f"<h2>{html.escape(tag.replace('_', ' ').capitalize())}</h2><table>{''.join(rows)}</table>"
         for tag, rows in sections.items()
     )
-    return _PAGE.replace("{tables}", tables)
+    return _PAGE.replace("{prefix}", prefix).replace("{tables}", tables)
 
 
 _PAGE: Final = """<!doctype html>
@@ -138,7 +179,7 @@ td:first-child { font-weight: 600; width: 5rem }
 </head>
 <body>
 <h1>Matins</h1>
-<p>The operations of this server. Their shapes are in <a href="/openapi.json">openapi.json</a>.</p>
+<p>The operations of this server. Their shapes are in <a href="{prefix}/openapi.json">openapi.json</a>.</p>
 {tables}
 </body>
 </html>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -15,13 +15,17 @@ from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wakes
 from matins.engine.streams.watch import Watch
+from matins.manifest.http import HttpSection
 from matins.storage.pool import Pool
 from matins.workers.pool import Pool as Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The running server, as far as HTTP reaches. `crons_changed` is told when a next date may have changed."""
+    """The running server, as far as HTTP reaches.
+
+    `crons_changed` is told when a next date may have changed. `http` is that section of langgraph.json.
+    """
 
     pool: Pool
     runs: Runs
@@ -32,6 +36,7 @@ class Parts:
     workers: Workers
     lease: Lease
     crons_changed: Callable[[], None]
+    http: HttpSection = field(default_factory=HttpSection)
 
 
 Handler: TypeAlias = Callable[[Request, Parts], Awaitable[ASGIApp]]

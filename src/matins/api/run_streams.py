@@ -6,13 +6,15 @@ these handlers give the whole reply as an ASGI application. What can be refused 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from matins.api import auth, body, query, runs, sse
+from matins.api import auth, body, idempotency, query, runs, sse
+from matins.api.idempotency import Answered, Created, Once
 from matins.api.parts import Parts
 from matins.api.wire.runs import RunCreate, RunOnThread, RunWithoutThread
 from matins.domain import access
@@ -29,23 +31,27 @@ _LAST: Final = 2**63 - 1  # no number of an event is larger
 async def stream(request: Request, parts: Parts) -> ASGIApp:
     """Create a run on a thread and stream it."""
     thread_id = query.thread_id(request)
-    return _streamed(parts, await body.read(request, RunOnThread), thread_id, auth.authorize(request))
+    asked, once = await idempotency.read(request, RunOnThread, auth.authorize(request))
+    return _streamed(request, parts, asked, once, thread_id)
 
 
 async def stream_stateless(request: Request, parts: Parts) -> ASGIApp:
     """Create a run on a thread of its own and stream it."""
-    return _streamed(parts, await body.read(request, RunWithoutThread), None, auth.authorize(request))
+    asked, once = await idempotency.read(request, RunWithoutThread, auth.authorize(request))
+    return _streamed(request, parts, asked, once, None)
 
 
 async def wait(request: Request, parts: Parts) -> ASGIApp:
     """Create a run on a thread and answer with the state that it leaves."""
     thread_id = query.thread_id(request)
-    return _awaited(parts, await body.read(request, RunOnThread), thread_id, auth.authorize(request))
+    asked, once = await idempotency.read(request, RunOnThread, auth.authorize(request))
+    return _awaited(request, parts, asked, once, thread_id)
 
 
 async def wait_stateless(request: Request, parts: Parts) -> ASGIApp:
     """Create a run on a thread of its own and answer with the state that it leaves."""
-    return _awaited(parts, await body.read(request, RunWithoutThread), None, auth.authorize(request))
+    asked, once = await idempotency.read(request, RunWithoutThread, auth.authorize(request))
+    return _awaited(request, parts, asked, once, None)
 
 
 async def join(request: Request, parts: Parts) -> ASGIApp:
@@ -68,14 +74,21 @@ async def join_stream_stateless(request: Request, parts: Parts) -> ASGIApp:
     return _followed(request, parts, None)
 
 
-def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
-    wanted = asked.request()
+def _streamed(
+    request: Request, parts: Parts, asked: RunCreate, once: Once, thread_id: ThreadId | None
+) -> ASGIApp:
+    wanted, scope = runs.wanted(request, parts, asked), once.scope
 
-    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
+    async def create(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
         with parts.hub.subscribe(run_id) as subscription:
             run = await parts.runs.submit(
-                wanted, run_id=run_id, thread_id=thread_id, scope=scope, interest=Interest.EVENTS
+                wanted,
+                run_id=run_id,
+                thread_id=thread_id,
+                scope=scope,
+                interest=Interest.EVENTS,
+                around=once.around(_created, run_id=run_id),
             )
             place = _place(run, thread_id)
             await sse.relay(
@@ -88,17 +101,31 @@ def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope:
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
             )
 
-    return reply
+    def join(before: Answered) -> ASGIApp:
+        run = before.created
+        if before.reply is not None:  # it has ended, and what was kept of its stream went with its thread
+            return Response(headers={**sse.STREAM, "content-location": _place(run, thread_id)})
+        cancels, after = asked.on_disconnect == "cancel", 0 if asked.stream_resumable else None
+        return _follow(parts, run.run_id, thread_id, scope, cancels=cancels, after=after)
+
+    return _once(create, join)
 
 
-def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
-    wanted = asked.request()
+def _awaited(
+    request: Request, parts: Parts, asked: RunCreate, once: Once, thread_id: ThreadId | None
+) -> ASGIApp:
+    wanted, scope = runs.wanted(request, parts, asked), once.scope
 
-    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
+    async def create(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
         with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await parts.runs.submit(
-                wanted, run_id=run_id, thread_id=thread_id, scope=scope, interest=Interest.REPLY
+                wanted,
+                run_id=run_id,
+                thread_id=thread_id,
+                scope=scope,
+                interest=Interest.REPLY,
+                around=once.around(_created, run_id=run_id),
             )
             place = _place(run, run.thread_id)  # with its thread even when that is hidden. Source: observed
             await sse.relay(
@@ -111,13 +138,40 @@ def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: 
                 on_disconnect=_canceller(parts, run, scope) if asked.on_disconnect == "cancel" else None,
             )
 
+    def join(before: Answered) -> ASGIApp:
+        run = before.created
+        if before.reply is not None:
+            place = _place(run, run.thread_id)
+            return Response(before.reply, headers={**sse.JSON, "content-location": place})
+        return _join(parts, run.run_id, run.thread_id, scope, cancels=asked.on_disconnect == "cancel")
+
+    return _once(create, join)
+
+
+def _once(create: ASGIApp, join: Callable[[Answered], ASGIApp]) -> ASGIApp:
+    """Give what creates a run and replies, or, when the same request has created it before, joins that run."""
+
+    async def reply(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await create(scope, receive, send)
+        except Answered as before:
+            await join(before)(scope, receive, send)
+
     return reply
 
 
-def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIApp:
-    run_id, scope = query.run_id(request), auth.authorize(request)
-    cancels = query.switch(request, "cancel_on_disconnect")
+def _created(run: Run) -> Response:
+    return body.respond(Created(run.run_id, run.thread_id))
 
+
+def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIApp:
+    cancels = query.switch(request, "cancel_on_disconnect")
+    return _join(parts, query.run_id(request), thread_id, auth.authorize(request), cancels=cancels)
+
+
+def _join(
+    parts: Parts, run_id: RunId, thread_id: ThreadId | None, scope: access.Scope, *, cancels: bool
+) -> ASGIApp:
     async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
@@ -136,12 +190,29 @@ def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIA
 
 
 def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIApp:
-    run_id, scope = query.run_id(request), auth.authorize(request)
-    cancels = query.switch(request, "cancel_on_disconnect")
-    after = _last_event(request)
-    modes = query.names(request, "stream_mode")
-    asked = f"?{request.url.query}" if request.url.query else ""
+    return _follow(
+        parts,
+        query.run_id(request),
+        thread_id,
+        auth.authorize(request),
+        cancels=query.switch(request, "cancel_on_disconnect"),
+        after=_last_event(request),
+        modes=query.names(request, "stream_mode"),
+        asked=f"?{request.url.query}" if request.url.query else "",
+    )
 
+
+def _follow(
+    parts: Parts,
+    run_id: RunId,
+    thread_id: ThreadId | None,
+    scope: access.Scope,
+    *,
+    cancels: bool,
+    after: int | None,
+    modes: Sequence[str] = (),
+    asked: str = "",
+) -> ASGIApp:
     async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
@@ -162,7 +233,7 @@ def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASG
     return reply
 
 
-def _place(run: Run, thread_id: ThreadId | None) -> str:
+def _place(run: Run | Created, thread_id: ThreadId | None) -> str:
     return f"/runs/{run.run_id}" if thread_id is None else f"/threads/{thread_id}/runs/{run.run_id}"
 
 
@@ -188,7 +259,7 @@ def _last_event(request: Request) -> int | None:
 
 
 async def _of_modes(
-    batches: AsyncIterator[list[Frame] | None], modes: list[str]
+    batches: AsyncIterator[list[Frame] | None], modes: Sequence[str]
 ) -> AsyncIterator[list[Frame] | None]:
     """Give only the frames of some stream modes, and how the run failed."""
     async for frames in batches:
@@ -198,7 +269,7 @@ async def _of_modes(
             yield wanted
 
 
-def _is_of(event: str, modes: list[str]) -> bool:
+def _is_of(event: str, modes: Sequence[str]) -> bool:
     name = event.split("|", 1)[0]
     return (
         name == ERROR or name.split("/", 1)[0] in modes or (name == "messages" and "messages-tuple" in modes)

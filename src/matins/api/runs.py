@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, pages, query
+from matins.api import auth, body, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import runs as wire
 from matins.domain.access import Scope
@@ -15,6 +16,7 @@ from matins.domain.errors import Invalid, NotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import Run, StopReason
 from matins.engine import cancelling
+from matins.engine.runs import RunRequest
 from matins.storage import runs, threads
 from matins.storage.pool import Conn
 
@@ -23,33 +25,58 @@ _ACTIONS: Final = {"interrupt": StopReason.INTERRUPT, "rollback": StopReason.ROL
 
 async def create(request: Request, parts: Parts) -> Response:
     """Create a run on a thread and answer at once."""
-    thread_id = query.thread_id(request)
-    asked = await body.read(request, wire.RunOnThread)
+    thread_id, scope = query.thread_id(request), auth.authorize(request)
+    asked, once = await idempotency.read(request, wire.RunOnThread, scope)
+
+    def answer(run: Run) -> Response:
+        place = f"/threads/{run.thread_id}/runs/{run.run_id}"
+        return body.respond(wire.created(run), headers={"Content-Location": place})
+
     run = await parts.runs.submit(
-        asked.request(), run_id=RunId(uuid7()), thread_id=thread_id, scope=auth.authorize(request)
+        wanted(request, parts, asked),
+        run_id=RunId(uuid7()),
+        thread_id=thread_id,
+        scope=scope,
+        around=once.around(answer),
     )
-    return body.respond(
-        wire.created(run), headers={"Content-Location": f"/threads/{run.thread_id}/runs/{run.run_id}"}
-    )
+    return answer(run)
 
 
 async def create_stateless(request: Request, parts: Parts) -> Response:
     """Create a run on a thread of its own and answer at once."""
-    asked = await body.read(request, wire.RunWithoutThread)
+    scope = auth.authorize(request)
+    asked, once = await idempotency.read(request, wire.RunWithoutThread, scope)
+
+    def answer(run: Run) -> Response:
+        return body.respond(wire.created(run), headers={"Content-Location": f"/runs/{run.run_id}"})
+
     run = await parts.runs.submit(
-        asked.request(), run_id=RunId(uuid7()), thread_id=None, scope=auth.authorize(request)
+        wanted(request, parts, asked),
+        run_id=RunId(uuid7()),
+        thread_id=None,
+        scope=scope,
+        around=once.around(answer),
     )
-    return body.respond(wire.created(run), headers={"Content-Location": f"/runs/{run.run_id}"})
+    return answer(run)
 
 
 async def create_batch(request: Request, parts: Parts) -> Response:
     """Create runs, each on a thread of its own: all of them or none."""
-    asked = await body.read(request, list[wire.RunWithoutThread])
+    scope = auth.authorize(request)
+    asked, once = await idempotency.read(request, list[wire.RunWithoutThread], scope)
     if not 1 <= len(asked) <= wire.LARGEST_BATCH:
         raise Invalid(f"A batch has 1 to {wire.LARGEST_BATCH} runs, not {len(asked)}")
-    requests = [each.request() for each in asked]
-    made = await parts.runs.submit_all(requests, scope=auth.authorize(request))
-    return body.respond([wire.created(run) for run in made])
+
+    def answer(made: list[Run]) -> Response:
+        return body.respond([wire.created(run) for run in made])
+
+    requests = [wanted(request, parts, each) for each in asked]
+    return answer(await parts.runs.submit_all(requests, scope=scope, around=once.around(answer)))
+
+
+def wanted(request: Request, parts: Parts, asked: wire.RunCreate) -> RunRequest:
+    """Give what a request asks for, with those of its headers that graphs are to see. Raises: Invalid."""
+    return replace(asked.request(), headers=parts.http.configurable_headers.of(request.scope["headers"]))
 
 
 async def list_(request: Request, parts: Parts) -> Response:

@@ -47,15 +47,15 @@ async def ready(_request: Request, parts: Parts) -> Response:
     return body.respond(Ok())
 
 
-async def info(_request: Request, _parts: Parts) -> Response:
+async def info(_request: Request, parts: Parts) -> Response:
     """Say what the server is and can do."""
     return body.respond(
         Info(
             version=__version__,
             langgraph_py_version=version("langgraph"),
             flags={
-                "assistants": True,
-                "crons": True,
+                "assistants": "assistants" not in parts.http.disabled,
+                "crons": "runs" not in parts.http.disabled,
                 "strict_resume": True,
                 "langsmith": False,
                 "langsmith_tracing_replicas": False,

@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, pages, query
+from matins.api import auth, body, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import threads as wire
 from matins.api.wire.json import contained
@@ -23,8 +23,8 @@ from matins.storage.pool import Conn
 
 async def create(request: Request, parts: Parts) -> Response:
     """Create a thread."""
-    asked = await body.read(request, wire.ThreadCreate)
     scope = auth.authorize(request)
+    asked, once = await idempotency.read(request, wire.ThreadCreate, scope)
     if asked.supersteps:
         raise Invalid("supersteps are not supported yet")
     thread_id = ThreadId(asked.thread_id or uuid7())
@@ -44,7 +44,7 @@ async def create(request: Request, parts: Parts) -> Response:
             raise AlreadyExists(f"Thread with ID {thread_id} already exists")
         return existing
 
-    return body.respond(wire.thread(await parts.pool.run(work)))
+    return await once.run(parts.pool, work, lambda made: body.respond(wire.thread(made)))
 
 
 async def get(request: Request, parts: Parts) -> Response:

@@ -50,6 +50,7 @@ class CronPayload(msgspec.Struct, frozen=True, kw_only=True):
 
     input: object = None
     config: dict[str, object] = {}
+    configurable_headers: dict[str, str] = {}
     context: dict[str, object] = {}
     webhook: str | None = None
     interrupt_before: str | list[str] | None = None

@@ -2,7 +2,7 @@
 
     Error
      +- NotFound          ThreadNotFound, RunNotFound, AssistantNotFound, CronNotFound, GraphNotFound
-     +- Conflict          AlreadyExists, ThreadBusy
+     +- Conflict          AlreadyExists, ThreadBusy, IdempotencyKeyReused
      +- Invalid           (InvalidSchedule and InvalidTimezone live in schedules.py)
      |   +- BadRequest    what the contract answers with 400 rather than 422
      +- Forbidden, Unauthenticated
@@ -88,6 +88,17 @@ class ThreadBusy(Conflict):
     def __init__(self) -> None:
         super().__init__(
             "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
+        )
+
+
+class IdempotencyKeyReused(Conflict):
+    """The key came with another request before."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used before, with another method, path or body. Use a new one for each request."
         )
 
 

@@ -24,6 +24,9 @@ TZDATA: Final = version("tzdata")
 """The time zone rules that dates are computed with."""
 
 
+_HEADERS: Final = "configurable_headers"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronRequest:
     """What a client asks for when it creates a cron. `payload` is the body as it was sent.
@@ -40,13 +43,16 @@ class CronRequest:
     on_run_completed: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
     payload: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the request: what each of its runs gets of them. Kept in the payload, as `configurable_headers`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronChange:
     """What a client wants changed. None leaves a part as it is; `clears_end_time` takes the end away.
 
-    `payload` is the body as it was sent; its fields replace those of the cron's payload, but for the assistant.
+    `payload` is the body as it was sent; its fields replace those of the cron's payload, but for the assistant and the
+    headers that it was created with.
     """
 
     schedule: str | None = None
@@ -77,7 +83,10 @@ async def create(
     now, _ = await crons.clock(conn)  # only now: the thread may have been held for a while
     first = next_after(request.schedule, request.timezone or "UTC", now)
     end_time = _end_time(request.end_time, now)
-    payload = {**request.payload, "assistant_id": str(assistant.assistant_id)}
+    payload = {k: v for k, v in request.payload.items() if k != _HEADERS}
+    payload["assistant_id"] = str(assistant.assistant_id)
+    if request.headers:
+        payload[_HEADERS] = request.headers
     inserted = await crons.insert(
         conn,
         Cron(
@@ -130,7 +139,7 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     if (schedule, timezone) != (cron.schedule, cron.timezone) or restarts:
         following = next_after(schedule, timezone or "UTC", now)
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
-    changed = {key: value for key, value in change.payload.items() if key != "assistant_id"}
+    changed = {k: v for k, v in change.payload.items() if k not in ("assistant_id", _HEADERS)}
     metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
     return await crons.update(
         conn,

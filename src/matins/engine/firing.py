@@ -134,6 +134,7 @@ def _fire_of(each: Prepared, slot: Slot) -> fires.Fire:
         input=payload.input,
         metadata={**own, "cron_id": str(cron.cron_id), "scheduled_for": slot.at.isoformat()},
         config=_without_cron(payload.config),
+        headers=payload.configurable_headers,
         context=payload.context,
         webhook=payload.webhook,
         interrupt_before=payload.interrupt_before,

@@ -12,7 +12,7 @@ import msgspec
 
 from matins.domain.access import Scope
 from matins.domain.assistants import Assistant
-from matins.domain.configs import Json, merged_config, mirrored, refuse_both
+from matins.domain.configs import Json, merged_config, mirrored, refuse_both, section
 from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
@@ -24,7 +24,7 @@ from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wakes
 from matins.storage import runs, stops, threads
-from matins.storage.pool import Conn, Pool
+from matins.storage.pool import Around, Conn, Pool
 from matins.workers.pool import Pool as Workers
 
 STOP_PATIENCE_SECONDS: Final = 12.0
@@ -55,18 +55,22 @@ class RunRequest:
     strict_resume: bool = False
     on_completion: str = "delete"
     feedback_keys: list[str] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the request, what the operator wants graphs to see in `configurable`: over what the client put there."""
 
 
 def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> RunKwargs:
     """Give what a run executes: the request's, over what the assistant brings."""
     config, context = mirrored(request.config, request.context)
     base_config = msgspec.json.decode(assistant.config, type=dict[str, object])
+    config = merged_config(base_config, config)
+    config["configurable"] = {**section(config, "configurable"), **request.headers}
     base_context = msgspec.json.decode(assistant.context, type=dict[str, object])
     return RunKwargs(
         graph_id=assistant.graph_id,
         input=request.input,
         command=request.command,
-        config=merged_config(base_config, config),
+        config=config,
         context={**base_context, **context},
         stream_mode=request.stream_mode,
         stream_subgraphs=request.stream_subgraphs,
@@ -132,11 +136,13 @@ class Runs:
         thread_id: ThreadId | None,
         scope: Scope,
         interest: Interest = Interest.NONE,
+        around: Around[Run] | None = None,
     ) -> Run:
         """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
 
-        `interest`: what its client will ask for on this node, wherever the run is carried.
-        Raises: NotFound, ThreadBusy, Invalid, Unavailable.
+        `interest`: what its client will ask for on this node, wherever the run is carried. `around` may add to the
+        transaction what stands or falls with the run.
+        Raises: NotFound, ThreadBusy, Invalid, Unavailable; what `around` raises.
         """
         refuse_both(request.config, request.context)
         fresh = thread_id is None
@@ -171,7 +177,7 @@ class Runs:
             return run
 
         try:
-            run = await self._pool.run(work)
+            run = await self._pool.run(around(work) if around else work)
         except BaseException:
             if reservation is not None:
                 reservation.release()
@@ -191,10 +197,16 @@ class Runs:
             self._wake()
         return run
 
-    async def submit_all(self, requests: Sequence[RunRequest], *, scope: Scope) -> list[Run]:
-        """Create runs, each on a thread of its own: all of them or none.
+    async def submit_all(
+        self,
+        requests: Sequence[RunRequest],
+        *,
+        scope: Scope,
+        around: Around[list[Run]] | None = None,
+    ) -> list[Run]:
+        """Create runs, each on a thread of its own: all of them or none. `around` as for one.
 
-        Raises: NotFound, Invalid, Unavailable.
+        Raises: NotFound, Invalid, Unavailable; what `around` raises.
         """
         for request in requests:
             refuse_both(request.config, request.context)
@@ -210,7 +222,7 @@ class Runs:
                 )
             return made
 
-        made = await self._pool.run(work)
+        made = await self._pool.run(around(work) if around else work)
         self._wake()
         return made
 

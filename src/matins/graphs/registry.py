@@ -8,9 +8,6 @@ Factories are called for each use, because what they give may depend on the call
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import sys
 import traceback
@@ -30,6 +27,7 @@ from langgraph_sdk import runtime as sdk_runtime
 from matins.domain.errors import GraphNotFound
 from matins.graphs.checkpoints import types_of
 from matins.manifest import GraphSpec, Manifest
+from matins.manifest.variables import described, make_importable, module_of
 
 Graph: TypeAlias = "Pregel[Any, Any, Any, Any]"
 Access: TypeAlias = Literal["threads.create_run", "threads.update", "threads.read", "assistants.read"]
@@ -74,9 +72,7 @@ class Registry:
 
         Raises: GraphFailed for the first that cannot be.
         """
-        for directory in reversed(manifest.dependencies):
-            if str(directory) not in sys.path:
-                sys.path.insert(0, str(directory))
+        make_importable(manifest.dependencies)
         entries = {graph_id: _import(spec, manifest) for graph_id, spec in manifest.graphs.items()}
         return cls(entries, manifest)
 
@@ -163,14 +159,14 @@ def _import(spec: GraphSpec, manifest: Manifest) -> _Entry:
     key = f"{manifest.path}: graphs.{spec.id}"
     where = spec.path or spec.module
     try:
-        module = _module(spec, manifest)
+        module = module_of(spec, (*manifest.dependencies, manifest.path.parent))
     except KeyboardInterrupt:
         raise
     except BaseException as raised:  # a wall: importing runs the user's code, which may even call sys.exit()
         if isinstance(raised, ModuleNotFoundError) and spec.module and raised.name == spec.module:
             raise GraphFailed(f"{key}: no module named {spec.module!r}") from raised
         trace = "".join(traceback.format_exception(raised))
-        raise GraphFailed(f"{key}: {_place(raised)}{type(raised).__name__}: {raised}", trace) from raised
+        raise GraphFailed(f"{key}: {described(raised)}", trace) from raised
     if not hasattr(module, spec.attribute):
         raise GraphFailed(f"{key}: {where} has no variable {spec.attribute!r}")
     value = getattr(module, spec.attribute)
@@ -190,58 +186,6 @@ def _import(spec: GraphSpec, manifest: Manifest) -> _Entry:
         f"{key}: {spec.attribute!r} in {where} is {type(value).__name__}, "
         "not a graph or a function that makes one"
     )
-
-
-def _module(spec: GraphSpec, manifest: Manifest) -> ModuleType:
-    if spec.path is None:
-        return importlib.import_module(spec.module or "")
-    # By its own dotted name where that finds this very file, so that a class has one identity however it is
-    # imported.
-    for directory in (*manifest.dependencies, manifest.path.parent):
-        if not spec.path.is_relative_to(directory):
-            continue
-        name = ".".join(spec.path.relative_to(directory).with_suffix("").parts)
-        if str(directory) not in sys.path or not all(part.isidentifier() for part in name.split(".")):
-            continue
-        present = sys.modules.get(name)
-        if present is not None:
-            if getattr(present, "__file__", None) == str(spec.path):
-                return present
-            continue
-        found = importlib.util.find_spec(name)
-        if found is not None and found.origin is not None and Path(found.origin).resolve() == spec.path:
-            return importlib.import_module(name)
-    return _module_from_file(spec.path)
-
-
-def _module_from_file(path: Path) -> ModuleType:
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    located = importlib.util.spec_from_file_location(name, path)
-    if located is None or located.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(located)
-    sys.modules[name] = module  # before running it: dataclasses and pickles look their module up
-    try:
-        located.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _place(raised: BaseException) -> str:
-    """Give "file:line: " of the innermost frame that is neither ours nor the import machinery's."""
-    if isinstance(raised, SyntaxError) and raised.filename:
-        return f"{raised.filename}:{raised.lineno}: "
-    frames = [
-        frame
-        for frame in traceback.extract_tb(raised.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
-    ]
-    mine = [frame for frame in frames if "site-packages" not in frame.filename] or frames
-    return f"{mine[-1].filename}:{mine[-1].lineno}: " if mine else ""
 
 
 def _wanted(key: str, factory: Callable[..., Any]) -> dict[str, Literal["config", "runtime"]]:

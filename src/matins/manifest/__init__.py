@@ -17,7 +17,10 @@ from typing import Final
 
 from matins.manifest import checkpointer
 from matins.manifest import env as env_section
+from matins.manifest import http as http_section
+from matins.manifest.http import HttpSection
 from matins.manifest.reading import ManifestError, kind, mapping, place
+from matins.manifest.variables import Variable, variable
 
 _KNOWN: Final = {
     "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version",
@@ -31,15 +34,17 @@ _KNOWN: Final = {
     ["cache_keys", "ttl_seconds", "max_size"], "encryption": ["path"], "http": ["app", "disable_assistants",
     "disable_threads", "disable_runs", "disable_store", "disable_mcp", "disable_a2a", "disable_ui",
     "disable_meta", "disable_webhooks", "cors", "configurable_headers", "logging_headers", "middleware_order",
-    "enable_custom_route_auth", "mount_prefix"], "http.cors": ["allow_origins", "allow_methods",
-    "allow_headers", "allow_credentials", "allow_origin_regex", "expose_headers", "max_age"], "webhooks":
+    "enable_custom_route_auth", "mount_prefix"], "http.configurable_headers": ["includes", "excludes", "include",
+    "exclude"], "http.logging_headers": ["includes", "excludes", "include", "exclude"], "http.cors":
+    ["allow_origins", "allow_methods", "allow_headers", "allow_credentials", "allow_origin_regex",
+    "expose_headers", "max_age"], "webhooks":
     ["env_prefix", "url", "headers"], "webhooks.url": ["require_https", "allowed_domains", "allowed_ports",
     "max_url_length", "disable_loopback"],
 }  # fmt: skip
 """The keys of each section. Source: the schema of langgraph.json that langgraph-cli documents."""
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
-_NOT_YET: Final = ("auth", "http", "store", "checkpointer.path", "checkpointer.ttl",
+_NOT_YET: Final = ("auth", "store", "checkpointer.path", "checkpointer.ttl",
     "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption", "webhooks",
 )  # fmt: skip
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
@@ -47,13 +52,10 @@ _GRAPH_KEYS: Final = ["path", "description"]
 
 
 @dataclass(frozen=True, slots=True)
-class GraphSpec:
-    """Where a graph is found: a file by `path`, or a module by name; and the variable in it."""
+class GraphSpec(Variable):
+    """Where a graph is found."""
 
     id: str
-    path: Path | None
-    module: str | None
-    attribute: str
     description: str | None = None
 
 
@@ -68,6 +70,7 @@ class Manifest:
     env_file: Path | None = None
     allowed_types: frozenset[tuple[str, str]] = frozenset()
     """(module, class) of `checkpointer.serde.allowed_msgpack_modules`."""
+    http: HttpSection = field(default_factory=HttpSection)
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -77,6 +80,7 @@ class Manifest:
         found = [
             *self.dependencies,
             *(spec.path.parent for spec in self.graphs.values() if spec.path),
+            *([self.http.app.path.parent] if self.http.app and self.http.app.path else []),
             self.path,
         ]
         if self.env_file:
@@ -103,6 +107,7 @@ def read(path: Path) -> Manifest:
         name: mapping(path, name, content[name]) for name in _SECTIONS if content.get(name) is not None
     }
     serde = sections.get("checkpointer", {}).get("serde")
+    http = http_section.read(path, content.get("http"), warnings)
     unsupported = [
         f"{path}: {key}: not supported yet, ignored{_UNSAFE.get(key, '')}"
         for key in _NOT_YET
@@ -115,6 +120,7 @@ def read(path: Path) -> Manifest:
         env=env,
         env_file=env_file,
         allowed_types=checkpointer.allowed_types(path, serde),
+        http=http,
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )
@@ -151,29 +157,11 @@ def _graphs(path: Path, value: object, warnings: list[str]) -> dict[str, GraphSp
                 raise ManifestError(f"{path}: {key}.description: must be a string, not {kind(description)}")
         if not isinstance(location, str):
             raise ManifestError(f"{path}: {key}: must be a string or an object, not {kind(location)}")
-        found[graph_id] = _graph(path, graph_id, location, description)
+        named = variable(path, key, location, of="graph")
+        found[graph_id] = GraphSpec(named.path, named.module, named.attribute, graph_id, description)
     if not found:
         raise ManifestError(f"{path}: graphs: empty; name at least one graph")
     return found
-
-
-def _graph(path: Path, graph_id: str, location: str, description: str | None) -> GraphSpec:
-    key = f"graphs.{graph_id}"
-    where, colon, attribute = location.rpartition(":")
-    if not colon or not where or not attribute.isidentifier():
-        raise ManifestError(
-            f'{path}: {key}: {location!r} must read "./file.py:variable" or "package.module:variable"'
-        )
-    if where.endswith((".ts", ".js", ".mts", ".mjs", ".cts", ".cjs", ".tsx", ".jsx")):
-        raise ManifestError(f"{path}: {key}: {where!r} is a JavaScript graph; only Python graphs are served")
-    if where.endswith(".py") or "/" in where:
-        file = place(path, key, where)
-        if not file.is_file():
-            raise ManifestError(f"{path}: {key}: no such file: {where}")
-        return GraphSpec(graph_id, file, None, attribute, description)
-    if not all(part.isidentifier() for part in where.split(".")):
-        raise ManifestError(f"{path}: {key}: {where!r} is neither a .py file nor a module name")
-    return GraphSpec(graph_id, None, where, attribute, description)
 
 
 def _dependencies(path: Path, value: object) -> tuple[tuple[Path, ...], list[str]]:

@@ -22,6 +22,10 @@ from matins.domain.errors import Conflict, Invalid, Unavailable
 
 Conn: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 T = TypeVar("T")
+Work: TypeAlias = Callable[[Conn], Awaitable[T]]
+"""What is done in one transaction, from its start again when it has to be."""
+Around: TypeAlias = Callable[[Work[T]], Work[T]]
+"""What adds to a transaction something that stands or falls with it."""
 
 STATEMENT_SECONDS: Final = 10.0
 """The deadline of one statement; past it the driver asks the server to cancel it."""
@@ -141,7 +145,7 @@ class Pool:
 
     async def run(
         self,
-        work: Callable[[Conn], Awaitable[T]],
+        work: Work[T],
         *,
         transaction: bool = True,
         patience_s: float = PATIENCE_SECONDS,

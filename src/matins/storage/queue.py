@@ -11,7 +11,7 @@ from matins.domain.frames import METADATA, Frame
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import frames, rows, sql, stops, threads
+from matins.storage import frames, idempotency, rows, sql, stops, threads
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
@@ -55,6 +55,8 @@ class End:
     keeps: bool = False
     is_untouched: bool = False
     """The run was refused before it wrote anything: its thread keeps what it had."""
+    reply: bytes = b"{}"
+    """What those who wait for it are answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         await _say_done(conn, held, end, is_followed=undone.is_followed)
         return None
     run = rows.run(row)
+    if run.temporary and row["is_keyed"]:
+        await idempotency.update_reply(conn, run.run_id, end.reply)
     if run.temporary and not run.is_followed:
         await threads.vacate(conn, run)
         return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,14 @@ class Reloader:
     """Reloads the pool when a `*.py` file, langgraph.json or the env file under the dependencies changes.
 
     A change during a reload gives that one up for a new one, so code that hangs when it is imported is only
-    waited for until it is mended.
+    waited for until it is mended. `on_change` is told which files changed.
     """
 
-    def __init__(self, pool: Pool, config: Path) -> None:
+    def __init__(
+        self, pool: Pool, config: Path, *, on_change: Callable[[set[Path]], None] = lambda _: None
+    ) -> None:
         self._pool: Final = pool
+        self._on_change: Final = on_change
         self._config: Final = config.resolve()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -62,7 +66,8 @@ class Reloader:
                     ignore_permission_denied=True,
                 )
                 async with aclosing(changes):
-                    async for _ in changes:
+                    async for changed in changes:
+                        self._on_change({Path(path) for _, path in changed})
                         reload.cancel()
                         reload = anyio.CancelScope()
                         group.start_soon(self._reload, reload)

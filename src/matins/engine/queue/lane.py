@@ -126,7 +126,7 @@ class Lanes:
 
     def keeps(self, held: Held) -> bool:
         """Whether what the run streams is kept, as it is under way here."""
-        return held in self._held and self._held[held].keeps
+        return held in self._held and self._held[held].log.keeps
 
     async def hand_back(self, *, grace_s: float) -> None:
         """Let the lanes finish for `grace_s` seconds, then put what is left back into the queue, uncharged."""
@@ -267,6 +267,7 @@ class Lanes:
             event_seq=log.seq,
             keeps=log.keeps,
             is_untouched=settled.is_untouched,
+            reply=settled.reply,
         )
         reply = settled.reply
         tries = 0

@@ -17,7 +17,7 @@ from matins.domain.runs import Held, StopReason
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.wake import GATHER_SECONDS, Wakes
-from matins.storage import checkpoints, frames, queue
+from matins.storage import checkpoints, frames, idempotency, queue
 from matins.storage.pool import Pool
 
 BEAT_SECONDS: Final = 2.0
@@ -86,7 +86,7 @@ class Reaper:
                 telemetry.log().exception(telemetry.LOOP_FAILED)
 
     async def _tidy(self) -> None:
-        """Forget nodes long gone, how to undo runs that have ended, and streams past their retention, in bites."""
+        """Forget nodes long gone, how to undo runs that have ended, and what is past its retention, in bites."""
         await self._pool.run(queue.forget_nodes)
         await self._pool.run(checkpoints.forget_undo)
         trimmed = _BITE
@@ -94,6 +94,9 @@ class Reaper:
             trimmed = await self._pool.run(
                 lambda conn: frames.trim(conn, older_than_s=self._retention_s, limit=_BITE)
             )
+        trimmed = _BITE
+        while trimmed == _BITE:
+            trimmed = await self._pool.run(lambda conn: idempotency.trim(conn, limit=_BITE))
 
     async def _known_dead(self) -> list[NodeId]:
         dead = [self._predecessor] if self._predecessor is not None else []

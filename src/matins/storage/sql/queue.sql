@@ -81,7 +81,7 @@ SET status = $3, node_id = NULL, stop = NULL, stop_at = NULL, error = $5,
     last_checkpoint_id = coalesce($6, r.last_checkpoint_id), ended_at = matins.now(), updated_at = matins.now()
 FROM held
 WHERE r.run_id = held.run_id AND r.attempt = $2 AND r.status = ANY($4::text[]) AND r.stop IS DISTINCT FROM 'rollback'
-RETURNING r.*, held.is_followed;
+RETURNING r.*, held.is_followed, EXISTS (SELECT FROM matins.idempotency_key AS k WHERE k.run_id = r.run_id) AS is_keyed;
 
 -- name: was_settled :one
 -- $1 run_id, $2 attempt
