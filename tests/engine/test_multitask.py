@@ -195,7 +195,8 @@ async def test_a_cancellation_whose_commit_was_not_answered_succeeds(
         lanes=engine.lanes,
         hub=engine.hub,
         lease=engine.lease,
-        wake=engine.wake,
+        following=engine.following,
+        wakes=engine.wakes,
     )
     await doubtful.cancel(thread, run.run_id, scope=EVERYONE, wait=True, reason=reason)
     left = await status(engine, run)

@@ -236,8 +236,7 @@ async def test_settling_writes_what_the_thread_shows_and_keeps_what_it_is_not_to
     assert (thread.values, thread.interrupts) == (b'{"a": 1}', b'{"t":[]}')
     assert thread.error == b'{"error":"E","message":"m"}'
     async with pool.connection() as conn:
-        # One more for each: the event that says it is done.
-        assert await conn.fetchval("SELECT event_seq FROM matins.thread") == 9
+        assert await conn.fetchval("SELECT event_seq FROM matins.thread") == 7
 
 
 async def test_a_thread_with_more_to_do_stays_busy_and_its_next_run_can_be_claimed(pool: Pool) -> None:

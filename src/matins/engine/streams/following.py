@@ -112,7 +112,10 @@ class Following:
 
 
 async def _exactly(subscription: Subscription, read: _Read, seen: int) -> AsyncIterator[list[Frame] | None]:
-    """Give what comes to the subscription; what has a number after `seen`, once and without a gap."""
+    """Give what comes to the subscription; what has a number after `seen`, once and without a gap.
+
+    A thread's stream passes over what is not kept any more: runs that were undone meanwhile.
+    """
     beat_at = time.monotonic() + HEARTBEAT_SECONDS
     while True:
         frames = await subscription.receive(max(0.0, beat_at - time.monotonic()))
@@ -125,9 +128,10 @@ async def _exactly(subscription: Subscription, read: _Read, seen: int) -> AsyncI
             while page := await read(seen):
                 seen = page[-1].seq
                 yield page
-            if seen < max(subscription.kept, newest):
+            if seen < max(subscription.kept, newest) and not subscription.is_of_thread:
                 message = "Some of the stream is not kept any more."
                 raise Unavailable(message)
+            seen = max(seen, subscription.kept, newest)
         elif fresh:
             seen = newest
             yield fresh
