@@ -3,7 +3,7 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> http
+    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> courier -> http
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
@@ -36,7 +37,11 @@ from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import Runs
 from matins.engine.scheduler import Scheduler
 from matins.engine.streams.hub import Hub
+from matins.engine.webhooks.courier import Courier
+from matins.engine.webhooks.guard import Guard
+from matins.engine.webhooks.sender import Sender
 from matins.manifest import read as read_manifest
+from matins.manifest import webhooks
 from matins.manifest.reading import ManifestError
 from matins.settings import Settings, SettingsError
 from matins.settings import read as read_settings
@@ -180,12 +185,26 @@ async def serve(
         log.warning(telemetry.CONFIG_WARNING, text=warning)
     for parameter in normalise_dsn(settings.database_uri)[1]:
         log.warning(telemetry.CONFIG_WARNING, text=f"DATABASE_URI: {parameter} is not used")
+    rules = (
+        manifest.webhooks
+        if settings.webhooks is None
+        else webhooks.read(Path("LANGGRAPH_WEBHOOKS"), settings.webhooks)
+    )
+    guard = Guard(rules, networks=settings.webhook_networks)
+    sender = Sender(guard, headers=rules.filled_in(os.environ), secrets=settings.webhook_secrets)
+    delivers = True  # what `http.disable_webhooks` takes away: what runs report is then kept as dead
     node_id = NodeId(uuid7())
     parent.tell("node", node_id=str(node_id))
     applied = await _patiently(lambda: migrate(settings.database_uri))
     if applied:
         log.info(telemetry.DATABASE_MIGRATED, files=applied)
-    wake, due, hub = Wake(), Wake(), Hub()
+    wake, due, reported, hub = Wake(), Wake(), Wake(), Hub()
+
+    def ended() -> None:
+        """What follows when a run has ended here: a lane is free, and something may be to deliver."""
+        wake()
+        reported()
+
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_pool(settings.database_uri, size=settings.connections))
         lease = Lease(settings.database_uri, node_id=node_id, name=socket.gethostname(), version=__version__)
@@ -206,7 +225,7 @@ async def serve(
             on_spawn=parent.worker,
             on_exit=parent.worker_gone,
         )
-        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake, limit_s=settings.limit_s)
+        lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=ended, limit_s=settings.limit_s)
         reaper = Reaper(
             pool=pool,
             lanes=lanes,
@@ -217,10 +236,28 @@ async def serve(
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
-        runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
-        parts = Parts(pool=pool, workers=workers, runs=runs, hub=hub, lease=lease, crons_changed=due)
+        courier = Courier(pool=pool, sender=sender, lease=lease, wake=reported, delivers=delivers)
+        runs = Runs(
+            pool=pool,
+            workers=workers,
+            lanes=lanes,
+            hub=hub,
+            lease=lease,
+            wake=ended,
+            webhooks=guard,
+        )
+        parts = Parts(
+            pool=pool,
+            workers=workers,
+            runs=runs,
+            hub=hub,
+            lease=lease,
+            crons_changed=due,
+            webhooks=guard,
+            webhooks_due=reported,
+        )
         await stack.enter_async_context(running(parent))
-        for part in (lease, workers, lanes, reaper, claimer, scheduler):
+        for part in (lease, workers, lanes, reaper, claimer, scheduler, courier):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             await stack.enter_async_context(running(Reloader(workers, settings.config)))

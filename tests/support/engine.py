@@ -27,6 +27,8 @@ from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import RunRequest, Runs
 from matins.engine.scheduler import Scheduler
 from matins.engine.streams.hub import Hub
+from matins.engine.webhooks.guard import Guard
+from matins.manifest.webhooks import Webhooks
 from matins.storage import runs as stored_runs
 from matins.storage import threads
 from matins.storage.pool import Conn, Pool, open_pool
@@ -183,7 +185,15 @@ async def node(
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
-        runs = Runs(pool=pool, workers=workers, lanes=carried, hub=hub, lease=lease, wake=wake)
+        runs = Runs(
+            pool=pool,
+            workers=workers,
+            lanes=carried,
+            hub=hub,
+            lease=lease,
+            wake=wake,
+            webhooks=Guard(Webhooks(allows_loopback=True)),
+        )
         for part in (lease, workers, carried, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
         yield Node(pool, hub, lease, workers, carried, runs, scheduler, wake, due, dsn)

@@ -24,6 +24,7 @@ from matins.api import (
     system,
     thread_state,
     threads,
+    webhooks,
 )
 from matins.api.errors import Wall, unrouted
 from matins.api.operations import Operation, Parameter
@@ -32,6 +33,7 @@ from matins.api.wire import assistants as of_assistants
 from matins.api.wire import crons as of_crons
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
+from matins.api.wire import webhooks as of_webhooks
 
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
@@ -247,6 +249,17 @@ OPERATIONS: Final = (
         str,
         query=_JOIN_STREAM,
         media=_EVENTS,
+    ),
+    Operation(
+        "GET",
+        "/webhooks/deliveries",
+        webhooks.list_,
+        None,
+        list[of_webhooks.Delivery],
+        query=(*_PAGE, Parameter("status"), Parameter("run_id")),
+    ),
+    Operation(
+        "POST", "/webhooks/deliveries/{delivery_id}/replay", webhooks.replay, None, of_webhooks.Delivery
     ),
 )
 """Every operation that is mounted. Where two paths fit, the first one is taken."""

@@ -12,13 +12,17 @@ from starlette.types import ASGIApp
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
 from matins.engine.streams.hub import Hub
+from matins.engine.webhooks.guard import Guard
 from matins.storage.pool import Pool
 from matins.workers.pool import Pool as Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The running server, as far as HTTP reaches. `crons_changed` is told when a next date may have changed."""
+    """The running server, as far as HTTP reaches.
+
+    `crons_changed` is told when a next date may have changed, `webhooks_due` when a delivery is to be made.
+    """
 
     pool: Pool
     runs: Runs
@@ -26,6 +30,8 @@ class Parts:
     workers: Workers
     lease: Lease
     crons_changed: Callable[[], None]
+    webhooks: Guard
+    webhooks_due: Callable[[], None]
 
 
 Handler: TypeAlias = Callable[[Request, Parts], Awaitable[ASGIApp]]

@@ -21,6 +21,7 @@ from matins.engine import assistants, replies
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.hub import Hub, Subscription
+from matins.engine.webhooks.guard import Guard
 from matins.storage import frames as frame_log
 from matins.storage import runs, stops, threads
 from matins.storage.pool import Conn, Pool
@@ -100,10 +101,18 @@ def metadata_of(metadata: Mapping[str, object], assistant: Assistant) -> Json:
 
 
 class Runs:
-    """Runs as clients deal with them."""
+    """Runs as clients deal with them. `webhooks` lets pass where they may report to."""
 
     def __init__(
-        self, *, pool: Pool, workers: Workers, lanes: Lanes, hub: Hub, lease: Lease, wake: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        workers: Workers,
+        lanes: Lanes,
+        hub: Hub,
+        lease: Lease,
+        wake: Callable[[], None],
+        webhooks: Guard,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
@@ -111,6 +120,7 @@ class Runs:
         self._hub: Final = hub
         self._lease: Final = lease
         self._wake: Final = wake
+        self._webhooks: Final = webhooks
         self.is_draining = False
 
     async def submit(
@@ -121,6 +131,7 @@ class Runs:
         Raises: NotFound, ThreadBusy, Invalid, Unavailable.
         """
         refuse_both(request.config, request.context)
+        await self._webhooks.check([request.webhook])
         fresh = thread_id is None
         on = thread_id or ThreadId(uuid7())
         may_claim = request.after_seconds <= 0 and self._lease.is_held and not self.is_draining
@@ -171,6 +182,7 @@ class Runs:
         """
         for request in requests:
             refuse_both(request.config, request.context)
+        await self._webhooks.check(request.webhook for request in requests)
         wanted = [(request, RunId(uuid7()), ThreadId(uuid7())) for request in requests]
 
         async def work(conn: Conn) -> list[Run]:

@@ -17,6 +17,7 @@ from typing import Final
 
 from matins.manifest import checkpointer
 from matins.manifest import env as env_section
+from matins.manifest import webhooks as webhooks_section
 from matins.manifest.reading import ManifestError, kind, mapping, place
 
 _KNOWN: Final = {
@@ -40,7 +41,7 @@ _KNOWN: Final = {
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
 _NOT_YET: Final = ("auth", "http", "store", "checkpointer.path", "checkpointer.ttl",
-    "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption", "webhooks",
+    "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption",
 )  # fmt: skip
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
 _GRAPH_KEYS: Final = ["path", "description"]
@@ -68,6 +69,7 @@ class Manifest:
     env_file: Path | None = None
     allowed_types: frozenset[tuple[str, str]] = frozenset()
     """(module, class) of `checkpointer.serde.allowed_msgpack_modules`."""
+    webhooks: webhooks_section.Webhooks = field(default_factory=webhooks_section.Webhooks)
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -115,6 +117,7 @@ def read(path: Path) -> Manifest:
         env=env,
         env_file=env_file,
         allowed_types=checkpointer.allowed_types(path, serde),
+        webhooks=webhooks_section.read(path, content.get("webhooks")),
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )

@@ -10,7 +10,7 @@ from matins.domain.errors import LeaseLost
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import rows, sql, stops, threads
+from matins.storage import rows, sql, stops, threads, webhooks
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
@@ -99,11 +99,11 @@ async def seconds_to_next_due(conn: Conn) -> float | None:
 async def settle(conn: Conn, held: Held, end: End) -> Run | None:
     """Record how a run ended and free its thread. Must be in a transaction; it locks the thread first.
 
-    A temporary run's thread is deleted with everything on it, the run included. A run that was wished to be undone is,
-    however it ended: None.
+    A temporary run's thread is deleted with everything on it, the run included. What goes to its webhook, if it has
+    one, is written with it. A run that was wished to be undone is, however it ended, and reports nothing: None.
     Raises: LeaseLost when that attempt no longer holds the run; nothing was written.
     """
-    await threads.lock(conn, held.thread_id, scope=EVERYONE)
+    thread = await threads.lock(conn, held.thread_id, scope=EVERYONE)
     row = await conn.fetchrow(
         sql.load("queue")["end_run"].text,
         held.run_id,
@@ -120,6 +120,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         await threads.vacate(conn, undone, event_seq=end.event_seq)
         return None
     run = rows.run(row)
+    values = end.values or (thread.values if thread else None)
+    await webhooks.insert(conn, run, owner=row["owner"], values=values, interrupts=end.interrupts)
     if run.temporary or end.is_untouched:
         await threads.vacate(conn, run, event_seq=end.event_seq)
         return run
