@@ -18,6 +18,7 @@ from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
 from matins.engine import assistants, replies
+from matins.engine.displaced import Displaced
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.hub import Hub, Subscription
@@ -138,7 +139,7 @@ class Runs:
         reservation = self._workers.reserve() if may_claim else None
         tries = 0
         claimed = False
-        displaced = _Displaced()
+        displaced = Displaced()
 
         async def work(conn: Conn) -> Run:
             nonlocal tries, claimed, displaced
@@ -148,7 +149,7 @@ class Runs:
                 if already is not None:
                     return already
             claims = reservation is not None
-            displaced = _Displaced()
+            displaced = Displaced()
             run = await self._insert(
                 conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims, displaced=displaced
             )
@@ -209,7 +210,7 @@ class Runs:
         scope: Scope,
         fresh: bool,
         claims: bool,
-        displaced: _Displaced | None = None,
+        displaced: Displaced | None = None,
     ) -> Run:
         assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
         temporary = fresh and request.on_completion == "delete"
@@ -400,22 +401,3 @@ class Runs:
             lambda conn: runs.get(conn, run.run_id, thread_id=None, scope=EVERYONE), transaction=False
         )
         return now is None or now.status.is_terminal
-
-
-class _Displaced:
-    """The runs that made way for a new one: those that have ended, and those that are told to stop."""
-
-    def __init__(self) -> None:
-        self.ended: list[RunId] = []
-        self.stopping: list[tuple[RunId, StopReason]] = []
-
-    async def stop(
-        self, conn: Conn, in_flight: Sequence[tuple[RunId, RunStatus]], reason: StopReason
-    ) -> list[tuple[RunId, RunStatus]]:
-        """Stop these runs and give those that are still in flight. The caller holds the thread's row."""
-        for run_id, _ in in_flight:
-            if await stops.stop(conn, run_id, reason) is RunStatus.RUNNING:
-                self.stopping.append((run_id, reason))
-            else:
-                self.ended.append(run_id)
-        return [(run_id, RunStatus.RUNNING) for run_id, _ in self.stopping]
