@@ -223,8 +223,7 @@ class Runs:
             if request.if_not_exists == "create":
                 made = await threads.insert(conn, thread_id, scope=scope, metadata=encoded) is not None
             if not made and await threads.lock(conn, thread_id, scope=scope) is None:
-                message = "Thread or assistant not found."
-                raise NotFound(message)
+                raise NotFound("Thread or assistant not found.")
         in_flight = [] if made else await runs.in_flight(conn, thread_id)
         makes_way = decide(request.multitask_strategy, in_flight=len(in_flight))
         if makes_way is not None and displaced is not None:
@@ -277,8 +276,7 @@ class Runs:
                 if thread is None:
                     raise ThreadNotFound(thread_id)
                 if run is None:
-                    message = "No runs found to cancel."
-                    raise NotFound(message)
+                    raise NotFound("No runs found to cancel.")
                 found = await stops.stop(conn, run_id, reason)
                 if found is None:
                     message = (
@@ -342,8 +340,7 @@ class Runs:
             if frames:
                 yield frames
             elif subscription.is_broken:
-                message = "The reader fell too far behind."
-                raise Unavailable(message)
+                raise Unavailable("The reader fell too far behind.")
             elif subscription.has_ended:
                 return
             elif await self._has_ended(run):
