@@ -3,7 +3,7 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> wakes -> lease -> workers -> lanes -> watch -> reaper -> claimer -> scheduler -> http
+    pool -> wakes -> lease -> workers -> lanes -> watch -> reaper -> claimer -> scheduler -> courier -> http
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
@@ -46,7 +47,11 @@ from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wake, Wakes
 from matins.engine.streams.watch import Watch
+from matins.engine.webhooks.courier import Courier
+from matins.engine.webhooks.guard import Guard
+from matins.engine.webhooks.sender import Sender
 from matins.manifest import read as read_manifest
+from matins.manifest import webhooks
 from matins.manifest.reading import ManifestError
 from matins.settings import Settings, SettingsError
 from matins.settings import read as read_settings
@@ -207,6 +212,13 @@ async def serve(
     custom = load_custom(manifest)
     for parameter in normalise_dsn(settings.database_uri)[1]:
         log.warning(telemetry.CONFIG_WARNING, text=f"DATABASE_URI: {parameter} is not used")
+    rules = (
+        manifest.webhooks
+        if settings.webhooks is None
+        else webhooks.read(Path("LANGGRAPH_WEBHOOKS"), settings.webhooks)
+    )
+    guard = Guard(rules, networks=settings.webhook_networks)
+    sender = Sender(guard, headers=rules.filled_in(os.environ), secrets=settings.webhook_secrets)
     node_id = NodeId(uuid7())
     parent.tell("node", node_id=str(node_id))
     applied = await _patiently(lambda: migrate(settings.database_uri))
@@ -248,8 +260,22 @@ async def serve(
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wakes.tell_queue)
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=node_id, holds=lanes.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=lanes.holds)
+        courier = Courier(
+            pool=pool,
+            sender=sender,
+            lease=lease,
+            wake=wakes.reports,
+            delivers=manifest.http.delivers_webhooks,
+        )
         runs = Runs(
-            pool=pool, workers=workers, lanes=lanes, hub=hub, following=following, lease=lease, wakes=wakes
+            pool=pool,
+            workers=workers,
+            lanes=lanes,
+            hub=hub,
+            following=following,
+            lease=lease,
+            wakes=wakes,
+            webhooks=guard,
         )
         parts = Parts(
             pool=pool,
@@ -261,12 +287,13 @@ async def serve(
             hub=hub,
             lease=lease,
             crons_changed=due,
+            webhooks=guard,
             http=manifest.http,
         )
         await stack.enter_async_context(running(parent))
         if custom is not None:
             await stack.enter_async_context(running(custom.lifespan))
-        for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler):
+        for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler, courier):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             reloader = Reloader(workers, settings.config, on_change=partial(say_what_is_stale, manifest))

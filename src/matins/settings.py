@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
+
+from matins.domain.addresses import Network
 
 _DATABASE: Final = ("DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM", "DATABASE_URL")
 
@@ -26,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `stream_ttl_s`: how long streams can be replayed (`RESUMABLE_STREAM_TTL_SECONDS`).
     `is_alone`: no other node can be on this database (`MATINS_ALONE`). `where`: what a person calls that database
     (`MATINS_DATA`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
+    `webhooks`: what counts instead of the section of langgraph.json (`LANGGRAPH_WEBHOOKS`). `webhook_secrets`: what
+    reports are signed with (`MATINS_WEBHOOK_SECRET`). `webhook_networks`: where they may go though it is not public
+    (`MATINS_WEBHOOK_NETWORKS`).
     """
 
     database_uri: str
@@ -43,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     where: str = ""
     log_level: str = "INFO"
     log_json: bool = False
+    webhooks: dict[str, object] | None = None
+    webhook_secrets: tuple[str, ...] = ()
+    webhook_networks: tuple[Network, ...] = ()
 
 
 def database_uri(environ: Mapping[str, str]) -> str | None:
@@ -98,6 +108,9 @@ def read(environ: Mapping[str, str]) -> Settings:
         where=environ.get("MATINS_DATA", ""),
         log_level=_level(environ),
         log_json=_flag(environ, "LOG_JSON"),
+        webhooks=_section(environ, "LANGGRAPH_WEBHOOKS"),
+        webhook_secrets=_secrets(environ, "MATINS_WEBHOOK_SECRET"),
+        webhook_networks=_networks(environ, "MATINS_WEBHOOK_NETWORKS"),
     )
 
 
@@ -125,3 +138,40 @@ def _level(environ: Mapping[str, str]) -> str:
         message = f"LOG_LEVEL must be DEBUG, INFO, WARNING, ERROR or CRITICAL, not {level!r}"
         raise SettingsError(message)
     return level
+
+
+def _section(environ: Mapping[str, str], name: str) -> dict[str, object] | None:
+    """Give a section of langgraph.json that stands in a variable, as JSON."""
+    text = environ.get(name)
+    if not text:
+        return None
+    try:
+        return msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError:
+        raise SettingsError(f"{name} must be a JSON object") from None
+
+
+def _secrets(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Give secrets, separated by spaces. Source: Standard Webhooks, 24 to 64 bytes in base64."""
+    secrets = tuple(environ.get(name, "").split())
+    for secret in secrets:
+        try:
+            encoded = secret.removeprefix("whsec_").rstrip("=")
+            is_secret = 24 <= len(base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)) <= 64
+        except ValueError:
+            is_secret = False
+        if not is_secret or not secret.startswith("whsec_"):
+            message = f"{name} must read whsec_ and 24 to 64 bytes in base64; several are separated by spaces"
+            raise SettingsError(message) from None
+    return secrets
+
+
+def _networks(environ: Mapping[str, str], name: str) -> tuple[Network, ...]:
+    found: list[Network] = []
+    for text in environ.get(name, "").replace(",", " ").split():
+        try:
+            found.append(ip_network(text))
+        except ValueError:
+            message = f"{name} must name networks such as 10.0.0.0/8, not {text!r}"
+            raise SettingsError(message) from None
+    return tuple(found)

@@ -21,11 +21,15 @@ from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
 from matins.domain.ids import NodeId, uuid7
 from matins.engine.lease import Lease
-from matins.engine.queue.claimer import Wake
 from matins.engine.queue.lane import Lanes
 from matins.engine.runs import Runs
+from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
+from matins.engine.streams.wake import Wakes
+from matins.engine.streams.watch import Watch
+from matins.engine.webhooks.guard import Guard
 from matins.manifest import Manifest, read
+from matins.manifest.webhooks import Webhooks
 from matins.storage.pool import Pool
 from matins.workers.pool import Pool as Workers
 from matins.workers.process import Launch
@@ -69,13 +73,26 @@ def project(folder: Path, code: str = "", **http: object) -> Manifest:
 
 @pytest.fixture
 async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serve]:
-    lease, hub, wake = Lease(database, node_id=NodeId(uuid7()), name="n", version="0"), Hub(), Wake()
+    lease, hub = Lease(database, node_id=NodeId(uuid7()), name="n", version="0"), Hub()
+    wakes = Wakes(database, node_id=lease.node_id, follows=hub.follows)
+    guard = Guard(Webhooks())
 
     async def no_graphs(_: bytes) -> None: ...
 
     workers = Workers(Launch(tmp_path / "langgraph.json", 1), workers=1, on_graphs=no_graphs)
-    lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wake=wake)
-    runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
+    lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wakes=wakes)
+    watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=lease.node_id, holds=lanes.holds)
+    following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=lanes.holds)
+    runs = Runs(
+        pool=pool,
+        workers=workers,
+        lanes=lanes,
+        hub=hub,
+        following=following,
+        lease=lease,
+        wakes=wakes,
+        webhooks=guard,
+    )
     clients: list[httpx.AsyncClient] = []
 
     async def client(code: str = "", **http: object) -> httpx.AsyncClient:
@@ -86,7 +103,11 @@ async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serv
             hub=hub,
             workers=workers,
             lease=lease,
-            crons_changed=wake,
+            crons_changed=wakes.claims,
+            following=following,
+            watch=watch,
+            wakes=wakes,
+            webhooks=guard,
             http=manifest.http,
         )
         transport = httpx.ASGITransport(build(parts, load(manifest)))

@@ -13,6 +13,8 @@ from matins.domain.ids import ThreadId
 from matins.domain.runs import Run, RunStatus, StopReason
 from matins.domain.threads import Thread
 from matins.engine.runs import Runs
+from matins.engine.webhooks.guard import Guard
+from matins.manifest.webhooks import Webhooks
 from matins.storage import checkpoints, threads
 from tests.support.engine import Node, Twice, decoded, node, until
 from tests.support.work import GRAPHS, Work
@@ -197,6 +199,7 @@ async def test_a_cancellation_whose_commit_was_not_answered_succeeds(
         lease=engine.lease,
         following=engine.following,
         wakes=engine.wakes,
+        webhooks=Guard(Webhooks()),
     )
     await doubtful.cancel(thread, run.run_id, scope=EVERYONE, wait=True, reason=reason)
     left = await status(engine, run)

@@ -14,6 +14,8 @@ from matins.domain.ids import RunId, ThreadId, system_assistant_id, uuid7
 from matins.domain.runs import Run, RunStatus
 from matins.domain.threads import ThreadStatus
 from matins.engine.runs import RunRequest, Runs
+from matins.engine.webhooks.guard import Guard
+from matins.manifest.webhooks import Webhooks
 from matins.storage import threads
 from tests.support.engine import Node, Twice, create_cron, decoded, until
 from tests.support.work import Work
@@ -310,6 +312,7 @@ def repeating(engine: Node, between: Callable[[], Awaitable[None]] | None = None
         following=engine.following,
         lease=engine.lease,
         wakes=engine.wakes,
+        webhooks=Guard(Webhooks()),
     )
 
 

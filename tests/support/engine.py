@@ -30,6 +30,8 @@ from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wake, Wakes
 from matins.engine.streams.watch import Watch
+from matins.engine.webhooks.guard import Guard
+from matins.manifest.webhooks import Webhooks
 from matins.storage import runs as stored_runs
 from matins.storage import threads
 from matins.storage.pool import Conn, Pool, open_pool
@@ -200,7 +202,14 @@ async def node(
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=lease.node_id, holds=carried.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=carried.holds)
         runs = Runs(
-            pool=pool, workers=workers, lanes=carried, hub=hub, following=following, lease=lease, wakes=wakes
+            pool=pool,
+            workers=workers,
+            lanes=carried,
+            hub=hub,
+            following=following,
+            lease=lease,
+            wakes=wakes,
+            webhooks=Guard(Webhooks(allows_loopback=True)),
         )
         if hears:
             await stack.enter_async_context(running(wakes))

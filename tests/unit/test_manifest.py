@@ -119,7 +119,6 @@ def test_an_unknown_key_is_a_warning_with_the_key_that_was_meant(tmp_path: Path)
         f"{manifest.path}: http.cors.allow_origin: unknown key, ignored; did you mean 'allow_origins'?",
         f"{manifest.path}: webhooks.url.allowed_hosts: unknown key, ignored; did you mean 'allowed_ports'?",
         f"{manifest.path}: graphs.a.descripton: unknown key, ignored; did you mean 'description'?",
-        f"{manifest.path}: webhooks: not supported yet, ignored",
     ]
 
 
@@ -139,7 +138,6 @@ def test_everything_that_is_documented_is_known(tmp_path: Path) -> None:
         "auth: not supported yet, ignored: whoever reaches the port may read and change everything",
         "store: not supported yet, ignored",
         "checkpointer.ttl: not supported yet, ignored",
-        "webhooks: not supported yet, ignored",
     ]
     assert manifest.sections["auth"] == {"path": "./auth.py:auth"}
     assert set(manifest.sections) == {"auth", "http", "store", "checkpointer", "webhooks"}

@@ -90,7 +90,7 @@ def stored(server: Server) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
 @pytest.fixture(scope="package")
 def rows(stored: psycopg.Connection[tuple[Any, ...]]) -> Callable[[], dict[str, int]]:
     """Count the rows of every table that the API writes."""
-    tables = ("assistant", "thread", "run", "cron", "cron_fire")
+    tables = ("assistant", "thread", "run", "cron", "cron_fire", "webhook_delivery")
     counts = ", ".join(f"'{table}', (SELECT count(*) FROM matins.{table})" for table in tables)
 
     def count() -> dict[str, int]:

@@ -24,6 +24,8 @@ EXEMPT = {
     ("GET", "/runs/{run_id}"): dict.fromkeys(sdks.KINDS, BY_ID),
     ("GET", "/runs/{run_id}/join"): dict.fromkeys(sdks.KINDS, BY_ID),
     **{("POST", path): {"js-2.0": NO_METHOD} for path in ("/threads/prune", "/runs/cancel")},
+    ("GET", "/webhooks/deliveries"): dict.fromkeys(sdks.KINDS, NO_METHOD),
+    ("POST", "/webhooks/deliveries/{delivery_id}/replay"): dict.fromkeys(sdks.KINDS, NO_METHOD),
     ("GET", "/runs/{run_id}/stream"): dict.fromkeys(PYTHON, BY_ID),
 }
 """What a client cannot reach by a method, and why: there plain HTTP has to."""

@@ -25,6 +25,7 @@ from matins.api import (
     thread_state,
     thread_stream,
     threads,
+    webhooks,
 )
 from matins.api.custom import Custom
 from matins.api.errors import Wall, unrouted
@@ -35,6 +36,7 @@ from matins.api.wire import assistants as of_assistants
 from matins.api.wire import crons as of_crons
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
+from matins.api.wire import webhooks as of_webhooks
 from matins.manifest.http import Cors, HttpSection
 
 _EVENTS: Final = "text/event-stream"
@@ -260,6 +262,17 @@ OPERATIONS: Final = (
         str,
         query=_JOIN_STREAM,
         media=_EVENTS,
+    ),
+    Operation(
+        "GET",
+        "/webhooks/deliveries",
+        webhooks.list_,
+        None,
+        list[of_webhooks.Delivery],
+        query=(*_PAGE, Parameter("status"), Parameter("run_id")),
+    ),
+    Operation(
+        "POST", "/webhooks/deliveries/{delivery_id}/replay", webhooks.replay, None, of_webhooks.Delivery
     ),
 )
 """Every operation that is mounted. Where two paths fit, the first one is taken."""

@@ -33,6 +33,7 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
     sent, once = await idempotency.read(request, Json, scope)
     asked = body.convert(sent, wire.CronCreate)
     modes(asked.stream_mode)
+    await parts.webhooks.check([asked.webhook or None])
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
         schedule=asked.schedule,
@@ -70,6 +71,7 @@ async def update(request: Request, parts: Parts) -> Response:
         raise BadRequest("Request body cannot be empty")
     asked = body.convert(sent, wire.CronPatch)
     modes(asked.stream_mode)
+    await parts.webhooks.check([asked.webhook or None])
     scope = auth.authorize(request)
     change = engine.CronChange(
         schedule=None if asked.schedule is msgspec.UNSET else asked.schedule,

@@ -15,6 +15,7 @@ from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wakes
 from matins.engine.streams.watch import Watch
+from matins.engine.webhooks.guard import Guard
 from matins.manifest.http import HttpSection
 from matins.storage.pool import Pool
 from matins.workers.pool import Pool as Workers
@@ -24,7 +25,8 @@ from matins.workers.pool import Pool as Workers
 class Parts:
     """The running server, as far as HTTP reaches.
 
-    `crons_changed` is told when a next date may have changed. `http` is that section of langgraph.json.
+    `crons_changed` is told when a next date may have changed. `webhooks` lets pass where runs may report to. `http` is
+    that section of langgraph.json.
     """
 
     pool: Pool
@@ -36,6 +38,7 @@ class Parts:
     workers: Workers
     lease: Lease
     crons_changed: Callable[[], None]
+    webhooks: Guard
     http: HttpSection = field(default_factory=HttpSection)
 
 

@@ -34,6 +34,11 @@ def cron_id(request: Request) -> CronId:
     return CronId(_uuid(request, "cron_id", "cron ID"))
 
 
+def delivery_id(request: Request) -> UUID:
+    """Give the webhook's delivery that the path names. Raises: Invalid."""
+    return _uuid(request, "delivery_id", "delivery ID")
+
+
 def _uuid(request: Request, parameter: str, noun: str) -> UUID:
     try:
         return UUID(request.path_params[parameter])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from matins.domain.ids import ThreadId
 
@@ -44,3 +47,17 @@ def resting_status(*, failed: bool, has_next: bool) -> ThreadStatus:
     if failed:
         return ThreadStatus.ERROR
     return ThreadStatus.INTERRUPTED if has_next else ThreadStatus.IDLE
+
+
+def questions(interrupts: bytes | None) -> list[dict[str, object]]:
+    """Give a thread's pending interrupts, task id -> list, as one list: what waits for an answer."""
+    pending = msgspec.json.decode(interrupts or b"{}", type=dict[str, list[dict[str, object]]])
+    return [question(each) for task in pending.values() for each in task]
+
+
+def question(interrupt: Mapping[str, object]) -> dict[str, object]:
+    """Give one interrupt as streams, `wait` and `join` tell of it: of a `response_schema` the thread does not tell.
+
+    Source: observed on the wire.
+    """
+    return {"value": interrupt.get("value"), "id": interrupt.get("id"), "response_schema": None}

@@ -8,7 +8,7 @@ from matins.domain.access import EVERYONE
 from matins.domain.configs import Json
 from matins.domain.errors import Unavailable
 from matins.domain.runs import Run, RunKwargs, RunStatus
-from matins.domain.threads import Thread
+from matins.domain.threads import Thread, question, questions
 from matins.storage import runs, threads
 from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
@@ -38,8 +38,7 @@ async def on_record(pool: Pool, workers: Workers, run: Run) -> bytes:
     if ended.status is RunStatus.INTERRUPTED:
         return b"{}"
     if ended.last_checkpoint_id in (None, newest):
-        pending = msgspec.json.decode(thread.interrupts or b"{}", type=dict[str, list[Json]])
-        return _with_interrupts(thread.values, [each for task in pending.values() for each in task])
+        return _with_interrupts(thread.values, questions(thread.interrupts))
     asked: Json = {
         "graph_id": msgspec.json.decode(run.kwargs, type=RunKwargs).graph_id,
         "thread_id": str(run.thread_id),
@@ -48,7 +47,7 @@ async def on_record(pool: Pool, workers: Workers, run: Run) -> bytes:
     }
     answer = await workers.call("state", msgspec.json.encode(asked), timeout_s=30)
     state = msgspec.json.decode(answer, type=_State)
-    return _with_interrupts(bytes(state.values), state.interrupts)
+    return _with_interrupts(bytes(state.values), [question(each) for each in state.interrupts])
 
 
 class _State(msgspec.Struct):
@@ -59,14 +58,8 @@ class _State(msgspec.Struct):
 
 
 def _with_interrupts(values: bytes | None, interrupts: list[Json]) -> bytes:
-    """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any.
-
-    Source: streams, `wait` and `join` tell of a `response_schema`, which the thread does not; observed.
-    """
+    """Give a state as `wait` answers it: with the interrupts that wait for an answer, if any."""
     if not interrupts:
         return values or b"{}"
     state = msgspec.json.decode(values, type=dict[str, msgspec.Raw]) if values and values[:1] == b"{" else {}
-    asked = [
-        {"value": each.get("value"), "id": each.get("id"), "response_schema": None} for each in interrupts
-    ]
-    return msgspec.json.encode({**state, "__interrupt__": asked})
+    return msgspec.json.encode({**state, "__interrupt__": interrupts})

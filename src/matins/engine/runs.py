@@ -18,11 +18,13 @@ from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
 from matins.engine import assistants
+from matins.engine.displaced import Displaced
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wakes
+from matins.engine.webhooks.guard import Guard
 from matins.storage import runs, stops, threads
 from matins.storage.pool import Around, Conn, Pool
 from matins.workers.pool import Pool as Workers
@@ -105,7 +107,7 @@ class Interest(Enum):
 
 
 class Runs:
-    """Runs as clients deal with them."""
+    """Runs as clients deal with them. `webhooks` lets pass where they may report to."""
 
     def __init__(
         self,
@@ -117,6 +119,7 @@ class Runs:
         following: Following,
         lease: Lease,
         wakes: Wakes,
+        webhooks: Guard,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
@@ -126,6 +129,7 @@ class Runs:
         self._lease: Final = lease
         self._wakes: Final = wakes
         self._wake: Final = wakes.tell_queue
+        self._webhooks: Final = webhooks
         self.is_draining = False
 
     async def submit(
@@ -145,13 +149,14 @@ class Runs:
         Raises: NotFound, ThreadBusy, Invalid, Unavailable; what `around` raises.
         """
         refuse_both(request.config, request.context)
+        await self._webhooks.check([request.webhook])
         fresh = thread_id is None
         on = thread_id or ThreadId(uuid7())
         may_claim = request.after_seconds <= 0 and self._lease.is_held and not self.is_draining
         reservation = self._workers.reserve() if may_claim else None
         tries = 0
         claimed = False
-        displaced = _Displaced()
+        displaced = Displaced()
 
         async def work(conn: Conn) -> Run:
             nonlocal tries, claimed, displaced
@@ -161,7 +166,7 @@ class Runs:
                 if already is not None:
                     return already
             claims = reservation is not None
-            displaced = _Displaced()
+            displaced = Displaced()
             run = await self._insert(
                 conn,
                 request,
@@ -210,6 +215,7 @@ class Runs:
         """
         for request in requests:
             refuse_both(request.config, request.context)
+        await self._webhooks.check(request.webhook for request in requests)
         wanted = [(request, RunId(uuid7()), ThreadId(uuid7())) for request in requests]
 
         async def work(conn: Conn) -> list[Run]:
@@ -236,7 +242,7 @@ class Runs:
         scope: Scope,
         fresh: bool,
         claims: bool,
-        displaced: _Displaced | None = None,
+        displaced: Displaced | None = None,
         interest: Interest = Interest.NONE,
     ) -> Run:
         assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
@@ -250,8 +256,7 @@ class Runs:
             if request.if_not_exists == "create":
                 made = await threads.insert(conn, thread_id, scope=scope, metadata=encoded) is not None
             if not made and await threads.lock(conn, thread_id, scope=scope) is None:
-                message = "Thread or assistant not found."
-                raise NotFound(message)
+                raise NotFound("Thread or assistant not found.")
         in_flight = [] if made else await runs.in_flight(conn, thread_id)
         makes_way = decide(request.multitask_strategy, in_flight=len(in_flight))
         if makes_way is not None and displaced is not None:
@@ -308,8 +313,7 @@ class Runs:
                 if thread is None:
                     raise ThreadNotFound(thread_id)
                 if run is None:
-                    message = "No runs found to cancel."
-                    raise NotFound(message)
+                    raise NotFound("No runs found to cancel.")
                 found = await stops.stop(conn, run_id, reason)
                 if found is None:
                     message = (
@@ -363,23 +367,5 @@ class Runs:
         """Tell all who wait for a run that it will not be carried any further."""
         self._hub.end(run_id, b"{}")
         self._wakes.tell_followers(thread_id)
+        self._wakes.reports()
         self._wake()
-
-
-class _Displaced:
-    """The runs that made way for a new one: those that have ended, and those that are told to stop."""
-
-    def __init__(self) -> None:
-        self.ended: list[RunId] = []
-        self.stopping: list[tuple[RunId, StopReason]] = []
-
-    async def stop(
-        self, conn: Conn, in_flight: Sequence[tuple[RunId, RunStatus]], reason: StopReason
-    ) -> list[tuple[RunId, RunStatus]]:
-        """Stop these runs and give those that are still in flight. The caller holds the thread's row."""
-        for run_id, _ in in_flight:
-            if await stops.stop(conn, run_id, reason) is RunStatus.RUNNING:
-                self.stopping.append((run_id, reason))
-            else:
-                self.ended.append(run_id)
-        return [(run_id, RunStatus.RUNNING) for run_id, _ in self.stopping]

@@ -18,6 +18,7 @@ from typing import Final
 from matins.manifest import checkpointer
 from matins.manifest import env as env_section
 from matins.manifest import http as http_section
+from matins.manifest import webhooks as webhooks_section
 from matins.manifest.http import HttpSection
 from matins.manifest.reading import ManifestError, kind, mapping, place
 from matins.manifest.variables import Variable, variable
@@ -45,7 +46,7 @@ _KNOWN: Final = {
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
 _NOT_YET: Final = ("auth", "store", "checkpointer.path", "checkpointer.ttl",
-    "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption", "webhooks",
+    "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption",
 )  # fmt: skip
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
 _GRAPH_KEYS: Final = ["path", "description"]
@@ -71,6 +72,7 @@ class Manifest:
     allowed_types: frozenset[tuple[str, str]] = frozenset()
     """(module, class) of `checkpointer.serde.allowed_msgpack_modules`."""
     http: HttpSection = field(default_factory=HttpSection)
+    webhooks: webhooks_section.Webhooks = field(default_factory=webhooks_section.Webhooks)
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -121,6 +123,7 @@ def read(path: Path) -> Manifest:
         env_file=env_file,
         allowed_types=checkpointer.allowed_types(path, serde),
         http=http,
+        webhooks=webhooks_section.read(path, content.get("webhooks")),
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )

@@ -11,7 +11,7 @@ from matins.domain.frames import METADATA, Frame
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import frames, idempotency, rows, sql, stops, threads
+from matins.storage import frames, idempotency, rows, sql, stops, threads, webhooks
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
@@ -113,11 +113,11 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
     `is_followed` of the run that it gives: somebody on another node, or on the thread, is to be told.
 
     A temporary run's thread is deleted with everything on it, the run included; after LEFT_BEHIND_SECONDS, when
-    somebody follows the run or waits for it on another node. A run that was wished to be undone is, however it ended:
-    None.
+    somebody follows the run or waits for it on another node. What goes to its webhook, if it has one, is written with
+    it. A run that was wished to be undone is, however it ended, and reports nothing: None.
     Raises: LeaseLost when that attempt no longer holds the run; nothing was written.
     """
-    await threads.lock(conn, held.thread_id, scope=EVERYONE)
+    thread = await threads.lock(conn, held.thread_id, scope=EVERYONE)
     row = await conn.fetchrow(
         sql.load("queue")["end_run"].text,
         held.run_id,
@@ -135,6 +135,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         await _say_done(conn, held, end, is_followed=undone.is_followed)
         return None
     run = rows.run(row)
+    values = end.values or (thread.values if thread else None)
+    await webhooks.insert(conn, run, owner=row["owner"], values=values, interrupts=end.interrupts)
     if run.temporary and row["is_keyed"]:
         await idempotency.update_reply(conn, run.run_id, end.reply)
     if run.temporary and not run.is_followed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matins.domain.access import Scope
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import NewRun, Run, RunStatus
-from matins.storage import rows, sql
+from matins.storage import rows, sql, webhooks
 from matins.storage.pool import Conn
 
 
@@ -80,6 +80,9 @@ async def list_in(
 
 
 async def delete(conn: Conn, run_id: RunId, *, thread_id: ThreadId, scope: Scope) -> RunStatus | None:
-    """Delete a run in whatever state and give the status it had, or None when there was none."""
+    """Delete a run in whatever state, with its delivery; give the status it had, or None when there was none."""
     row = await conn.fetchrow(sql.load("runs")["delete_run"].text, run_id, thread_id, scope.owner)
-    return RunStatus(row["status"]) if row else None
+    if row is None:
+        return None
+    await webhooks.delete_of_run(conn, run_id)
+    return RunStatus(row["status"])

@@ -5,9 +5,11 @@ The caller holds the thread's row. Only a release comes without it, so a run may
 
 from __future__ import annotations
 
+from matins.domain.access import EVERYONE
 from matins.domain.ids import RunId, ThreadId
 from matins.domain.runs import Held, Run, RunStatus, StopReason
-from matins.storage import checkpoints, frames, rows, sql
+from matins.domain.webhooks import webhook_of
+from matins.storage import checkpoints, frames, rows, sql, threads, webhooks
 from matins.storage.pool import Conn
 
 
@@ -22,7 +24,7 @@ async def stop(conn: Conn, run_id: RunId, reason: StopReason) -> RunStatus | Non
             if StopReason.ROLLBACK in (reason, row["stop"]):
                 await _undo(conn, run_id, row["thread_id"], has_begun=row["attempt"] > 0)
             else:
-                await conn.execute(sql.load("runs")["cancel_pending_run"].text, run_id)
+                await _cancel_pending(conn, run_id)
             return RunStatus.PENDING
         if await conn.fetchrow(sql.load("runs")["ask_to_stop"].text, run_id, reason.value):
             return RunStatus.RUNNING
@@ -36,6 +38,16 @@ async def undo_stopped(conn: Conn, held: Held) -> Run | None:
         return None
     await _undo(conn, held.run_id, held.thread_id, has_begun=True)
     return rows.run(row)
+
+
+async def _cancel_pending(conn: Conn, run_id: RunId) -> None:
+    """End a pending run. Its webhook, if it has one, is told of the state that the thread has without it."""
+    row = await conn.fetchrow(sql.load("runs")["cancel_pending_run"].text, run_id)
+    if row is None or webhook_of(run := rows.run(row)) is None:
+        return
+    thread = await threads.get(conn, run.thread_id, scope=EVERYONE)
+    values = thread.values if thread else None
+    await webhooks.insert(conn, run, owner=row["owner"], values=values, interrupts=None)
 
 
 async def _undo(conn: Conn, run_id: RunId, thread_id: ThreadId, *, has_begun: bool) -> None:

@@ -147,7 +147,7 @@ async def copy(conn: Conn, thread_id: ThreadId, *, target: ThreadId, scope: Scop
 
 
 async def delete(conn: Conn, thread_ids: list[ThreadId], *, scope: Scope) -> list[ThreadId]:
-    """Delete threads with their runs, events, crons and checkpoints; give the ids that were there.
+    """Delete threads with their runs, events, crons, checkpoints and deliveries; give the ids that were there.
 
     Must run in a transaction: it is one fact.
     """

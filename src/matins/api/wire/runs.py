@@ -17,7 +17,7 @@ Mode: TypeAlias = Literal[
 ]
 Nodes: TypeAlias = Literal["*"] | list[str]
 Durability: TypeAlias = Literal["sync", "async", "exit"]
-Webhook: TypeAlias = Annotated[str, msgspec.Meta(pattern="^https?://", max_length=65536)]
+Webhook: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=65536)]
 
 _COMMANDS = frozenset({"update", "resume", "goto"})
 

@@ -172,6 +172,7 @@ class Lanes:
             self._held.pop(run.held, None)
             self._emptied.set()
             self._wakes.claims()
+            self._wakes.reports()
             self._wakes.news()  # who follows it here may have to look for it elsewhere from now on
 
     async def _execute(self, run: Run, reservation: Reservation, log: Log) -> None:

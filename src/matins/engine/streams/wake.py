@@ -58,13 +58,15 @@ class Wakes:
     """The hints of this node and to this node.
 
     `claims`: a run may have become claimable. `holds`: somebody wishes something of a run that is under way. `news`:
-    something may have come of a run or a thread that is followed here. `follows`: whether that is so of a thread.
+    something may have come of a run or a thread that is followed here. `reports`: a run may have left a report for its
+    webhook. `follows`: whether somebody here follows a thread.
     """
 
     def __init__(self, dsn: str, *, node_id: NodeId, follows: Callable[[ThreadId], bool]) -> None:
         self.claims: Final = Wake()
         self.holds: Final = Wake()
         self.news: Final = Wake()
+        self.reports: Final = Wake()
         self._dsn: Final = dsn
         self._sender: Final = str(node_id)
         self._follows: Final = follows

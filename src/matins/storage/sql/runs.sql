@@ -54,11 +54,12 @@ RETURNING run_id, status;
 -- $1 run_id. The caller holds the thread's row.
 SELECT thread_id, attempt, stop FROM matins.run WHERE run_id = $1 AND status = 'pending' FOR UPDATE;
 
--- name: cancel_pending_run :exec
+-- name: cancel_pending_run :one
 -- $1 run_id. The caller holds its row.
 UPDATE matins.run SET status = 'interrupted', stop = NULL, stop_at = NULL, ended_at = matins.now(),
     updated_at = matins.now()
-WHERE run_id = $1 AND status = 'pending';
+WHERE run_id = $1 AND status = 'pending'
+RETURNING *;
 
 -- name: ask_to_stop :one
 -- $1 run_id, $2 stop. Its worker confirms; the wire status stays `running` until then. To undo it outdoes all else.

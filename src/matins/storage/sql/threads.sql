@@ -86,7 +86,9 @@ DELETE FROM matins.thread WHERE thread_id = ANY($1::uuid[]) AND ($2::text IS NUL
 RETURNING thread_id;
 
 -- name: delete_thread_checkpoints :exec
--- $1 thread_ids as text. LangGraph's tables have no foreign key to ours.
+-- $1 thread_ids as text. LangGraph's tables have no foreign key to ours; deliveries have none because that of a
+-- temporary run outlives its thread.
 WITH blobs AS (DELETE FROM checkpoint_blobs WHERE thread_id = ANY($1::text[])),
-     writes AS (DELETE FROM checkpoint_writes WHERE thread_id = ANY($1::text[]))
+     writes AS (DELETE FROM checkpoint_writes WHERE thread_id = ANY($1::text[])),
+     deliveries AS (DELETE FROM matins.webhook_delivery WHERE thread_id = ANY($1::text[]::uuid[]))
 DELETE FROM checkpoints WHERE thread_id = ANY($1::text[]);
