@@ -8,10 +8,10 @@ from matins.domain.access import EVERYONE, Scope
 from matins.domain.errors import Invalid
 from matins.domain.ids import CronId, ThreadId
 from matins.domain.runs import RunStatus, StopReason
-from matins.domain.threads import Thread, ThreadStatus
+from matins.domain.threads import Thread, ThreadStatus, TimeToLive
 from matins.storage import order, runs, stops, thread_state, threads
 from matins.storage.pool import Conn, Pool
-from matins.storage.threads import Filter, TimeToLive
+from matins.storage.threads import Filter
 from tests.support import rows
 
 pytestmark = pytest.mark.anyio

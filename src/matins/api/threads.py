@@ -15,7 +15,7 @@ from matins.api.wire.json import contained
 from matins.domain.access import Scope
 from matins.domain.errors import AlreadyExists, BadRequest, Invalid, ThreadNotFound
 from matins.domain.ids import ThreadId, uuid7
-from matins.domain.threads import Thread
+from matins.domain.threads import Thread, TimeToLive
 from matins.engine import threads as engine
 from matins.storage import threads
 from matins.storage.pool import Conn
@@ -29,7 +29,7 @@ async def create(request: Request, parts: Parts) -> Response:
         raise Invalid("supersteps are not supported yet")
     thread_id = ThreadId(asked.thread_id or uuid7())
     metadata = msgspec.json.encode(asked.metadata)
-    ttl = threads.TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
+    ttl = TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
     tries = 0
 
     async def work(conn: Conn) -> Thread:
@@ -101,7 +101,7 @@ async def update(request: Request, parts: Parts) -> Response:
     asked = await body.read(request, wire.ThreadPatch)
     scope = auth.authorize(request)
     metadata = msgspec.json.encode(asked.metadata)
-    ttl = threads.TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
+    ttl = TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
     thread = await parts.pool.run(
         lambda conn: threads.update(conn, thread_id, scope=scope, metadata=metadata, ttl=ttl)
     )

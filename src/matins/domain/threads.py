@@ -19,8 +19,20 @@ class ThreadStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TimeToLive:
+    """How long a thread lives after its last use, in minutes, and what then happens: `delete` or `keep_latest`."""
+
+    strategy: str
+    minutes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as stored. `metadata`, `config`, `values`, `interrupts` and `error` are encoded JSON."""
+    """A thread as stored. `metadata`, `config`, `values`, `interrupts`, `error` and `extracted` are encoded JSON.
+
+    `ttl` is its own time to live, if it has one; `expires_at` is None once it was pruned, until its next use.
+    `extracted` is what a search was asked to show beside it.
+    """
 
     thread_id: ThreadId
     metadata: bytes
@@ -32,6 +44,9 @@ class Thread:
     created_at: datetime
     updated_at: datetime
     state_updated_at: datetime
+    ttl: TimeToLive | None = None
+    expires_at: datetime | None = None
+    extracted: bytes | None = None
 
 
 def resting_status(*, failed: bool, has_next: bool) -> ThreadStatus:
