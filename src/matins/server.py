@@ -3,7 +3,7 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> http
+    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> sweeper -> http
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from matins.engine.queue.reaper import Reaper
 from matins.engine.runs import Runs
 from matins.engine.scheduler import Scheduler
 from matins.engine.streams.hub import Hub
+from matins.engine.sweeper import Sweeper
 from matins.manifest import read as read_manifest
 from matins.manifest.reading import ManifestError
 from matins.settings import Settings, SettingsError
@@ -218,9 +219,18 @@ async def serve(
         claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
         runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
-        parts = Parts(pool=pool, workers=workers, runs=runs, hub=hub, lease=lease, crons_changed=due)
+        sweeper = Sweeper(pool=pool, lease=lease, config=manifest.sweeping)
+        parts = Parts(
+            pool=pool,
+            workers=workers,
+            runs=runs,
+            hub=hub,
+            lease=lease,
+            crons_changed=due,
+            default_ttl=manifest.sweeping.default,
+        )
         await stack.enter_async_context(running(parent))
-        for part in (lease, workers, lanes, reaper, claimer, scheduler):
+        for part in (lease, workers, lanes, reaper, claimer, scheduler, sweeper):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             await stack.enter_async_context(running(Reloader(workers, settings.config)))

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from matins.domain.threads import TimeToLive
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
 from matins.engine.streams.hub import Hub
@@ -18,7 +19,10 @@ from matins.workers.pool import Pool as Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The running server, as far as HTTP reaches. `crons_changed` is told when a next date may have changed."""
+    """The running server, as far as HTTP reaches. `crons_changed` is told when a next date may have changed.
+
+    `default_ttl`: how long threads live that have no time to live of their own.
+    """
 
     pool: Pool
     runs: Runs
@@ -26,6 +30,7 @@ class Parts:
     workers: Workers
     lease: Lease
     crons_changed: Callable[[], None]
+    default_ttl: TimeToLive | None
 
 
 Handler: TypeAlias = Callable[[Request, Parts], Awaitable[ASGIApp]]

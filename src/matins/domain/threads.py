@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from matins.domain.ids import ThreadId
+
+LONGEST_MINUTES: Final = 52_560_000
+"""The longest time to live: a hundred years."""
 
 
 class ThreadStatus(StrEnum):
@@ -30,7 +34,7 @@ class TimeToLive:
 class Thread:
     """A thread as stored. `metadata`, `config`, `values`, `interrupts`, `error` and `extracted` are encoded JSON.
 
-    `ttl` is its own time to live, if it has one; `expires_at` is None once it was pruned, until its next use.
+    `ttl` is its own time to live, if it has one. `is_swept`: it was pruned when it expired and not used since.
     `extracted` is what a search was asked to show beside it.
     """
 
@@ -45,8 +49,12 @@ class Thread:
     updated_at: datetime
     state_updated_at: datetime
     ttl: TimeToLive | None = None
-    expires_at: datetime | None = None
+    is_swept: bool = False
     extracted: bytes | None = None
+
+    def expires_at(self, ttl: TimeToLive) -> datetime | None:
+        """Give when it expires with that time to live, counted from its last use; None when it was swept since."""
+        return None if self.is_swept else self.updated_at + timedelta(minutes=ttl.minutes)
 
 
 def resting_status(*, failed: bool, has_next: bool) -> ThreadStatus:

@@ -17,6 +17,7 @@ from typing import Final
 
 from matins.manifest import checkpointer
 from matins.manifest import env as env_section
+from matins.manifest.checkpointer import Sweeping
 from matins.manifest.reading import ManifestError, kind, mapping, place
 
 _KNOWN: Final = {
@@ -39,7 +40,7 @@ _KNOWN: Final = {
 """The keys of each section. Source: the schema of langgraph.json that langgraph-cli documents."""
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
-_NOT_YET: Final = ("auth", "http", "store", "checkpointer.path", "checkpointer.ttl",
+_NOT_YET: Final = ("auth", "http", "store", "checkpointer.path",
     "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption", "webhooks",
 )  # fmt: skip
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
@@ -63,6 +64,8 @@ class Manifest:
 
     path: Path
     graphs: dict[str, GraphSpec]
+    sweeping: Sweeping
+    """`checkpointer.ttl`."""
     dependencies: tuple[Path, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     env_file: Path | None = None
@@ -115,6 +118,7 @@ def read(path: Path) -> Manifest:
         env=env,
         env_file=env_file,
         allowed_types=checkpointer.allowed_types(path, serde),
+        sweeping=checkpointer.sweeping(path, sections.get("checkpointer")),
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )

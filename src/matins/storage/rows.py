@@ -39,7 +39,7 @@ def thread(row: Record) -> Thread:
         updated_at=row["updated_at"],
         state_updated_at=row["state_updated_at"],
         ttl=TimeToLive(row["ttl_strategy"], row["ttl_minutes"]) if row["ttl_minutes"] is not None else None,
-        expires_at=row["expires_at"],
+        is_swept=row["swept_at"] is not None,
         extracted=row.get("extracted"),
     )
 
