@@ -23,7 +23,7 @@ import httpx
 
 from matins.domain.access import EVERYONE
 from matins.storage import threads
-from matins.storage.pool import open_connection
+from matins.storage.pool import Conn, open_connection
 from matins.storage.threads import Filter
 from tests.support import servers
 
@@ -43,12 +43,6 @@ SELECT gen_random_uuid(),
 FROM (SELECT n, random() AS age FROM generate_series(1, $1::integer) AS n) AS made
 """
 """Half a kilobyte each. Rows that were made one by one would have their statistics from the autovacuum."""
-
-EXPLAIN = """
-LOAD 'auto_explain';
-SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_buffers = on;
-SET auto_explain.log_timing = off; SET client_min_messages = log;
-"""
 
 
 def filters(total: int) -> dict[str, Iterator[dict[str, str]]]:
@@ -71,22 +65,39 @@ async def load(uri: str, total: int) -> None:
     await connection.close()
 
 
-async def plans(uri: str, wanted: Filter) -> list[str]:
-    """Give the plans of the page and of the count, as the server asks for them, carried out."""
-    said: list[str] = []
+class Explaining:
+    """A connection that notes the plan of each statement before it carries it out."""
 
-    def note(_: object, message: object) -> None:
-        said.append(str(message))
+    def __init__(self, conn: Conn) -> None:
+        self._conn = conn
+        self.plans: list[str] = []
 
+    async def fetch(self, text: str, *given: object) -> list[asyncpg.Record]:
+        """Fetch rows."""
+        plan = await self._conn.fetch(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {text}", *given)
+        self.plans.append("\n".join(row[0] for row in plan))
+        return list(await self._conn.fetch(text, *given))
+
+    async def fetchval(self, text: str, *given: object) -> object:
+        """Fetch a value."""
+        return (await self.fetch(text, *given))[0][0]
+
+
+async def plans(uri: str, wanted: Filter) -> dict[str, list[str]]:
+    """Give the plans of what the server asks for the page and for its total, carried out."""
     async with open_connection(uri) as connection:
-        await connection.execute(EXPLAIN)
-        connection.add_log_listener(note)
+        page, total = Explaining(connection), Explaining(connection)
         await threads.search(
-            connection, wanted, scope=EVERYONE, sort_by="updated_at", direction="desc", limit=11, offset=0
+            page,  # type: ignore[arg-type]
+            wanted,
+            scope=EVERYONE,
+            sort_by="updated_at",
+            direction="desc",
+            limit=11,
+            offset=0,
         )
-        await threads.count(connection, wanted, scope=EVERYONE, limit=10_001)
-        connection.remove_log_listener(note)
-    return said
+        await threads.count(total, wanted, scope=EVERYONE, limit=10_001)  # type: ignore[arg-type]
+    return {"page": page.plans, "total": total.plans}
 
 
 def measure(url: str, body: Callable[[], dict[str, str]]) -> tuple[list[float], str, int]:
@@ -121,8 +132,10 @@ def main() -> None:
         for name, values in filters(total).items():
             asked = next(values)
             print(f"\n== {name}: {json.dumps(asked)}")
-            for plan in anyio.run(plans, server.database_uri, Filter(metadata=json.dumps(asked).encode())):
-                print(plan)
+            wanted = Filter(metadata=json.dumps(asked).encode())
+            for what, said in anyio.run(plans, server.database_uri, wanted).items():
+                for plan in said:
+                    print(f"-- {what}\n{plan}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,9 @@ from matins.storage.pool import Conn, Pool
 BITE: Final = 50
 """How many threads are held at once. With a thousand checkpoints each they are deleted within a second."""
 
+PATIENCE_SECONDS: Final = 8.0
+"""How long one bite is tried for."""
+
 FAILURES: Final = 3
 """How many threads may fail by themselves before it is the database that is away."""
 
@@ -81,7 +84,9 @@ class Sweeper:
     async def _take(self, bite: Sequence[ThreadId], swept: Swept) -> None:
         """Sweep these together, or one by one when that takes the database too long."""
         try:
-            deleted, pruned = await self._pool.run(lambda conn: self._sweep(conn, list(bite)))
+            deleted, pruned = await self._pool.run(
+                lambda conn: self._sweep(conn, list(bite)), patience_s=PATIENCE_SECONDS
+            )
         except Unavailable:
             if len(bite) > 1:
                 for each in bite:

@@ -20,9 +20,11 @@ CREATE TABLE matins.thread_tag (
     tag       bigint NOT NULL,   -- a hash of the key with its value
     thread_id uuid NOT NULL      -- no foreign key: the triggers below keep it, without another index
 );
+-- Not jsonb_hash_extended, to which 1 and -1 are the same. Equal numbers have equal texts without zeros at the end.
 CREATE FUNCTION matins.tags(metadata jsonb) RETURNS SETOF bigint LANGUAGE sql IMMUTABLE AS $$
-    SELECT jsonb_hash_extended(jsonb_build_object(key, value), 0) FROM jsonb_each(metadata)
-    WHERE jsonb_typeof(value) NOT IN ('object', 'array')
+    SELECT hashtextextended(jsonb_build_object(key, CASE jsonb_typeof(value)
+        WHEN 'number' THEN to_jsonb(trim_scale(value::numeric)) ELSE value END)::text, 0)
+    FROM jsonb_each(metadata) WHERE jsonb_typeof(value) NOT IN ('object', 'array')
 $$;
 CREATE FUNCTION matins.thread_tagged() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
