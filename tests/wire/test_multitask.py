@@ -28,7 +28,8 @@ def begun(sdk: Sdk, thread: str) -> str:
     run: str = sdk("runs.create", thread, "slow", input=SLOW)["run_id"]
     until(
         lambda: any(
-            (each["metadata"] or {}).get("run_id") == run for each in sdk("threads.get_history", thread, limit=100)
+            (each["metadata"] or {}).get("run_id") == run
+            for each in sdk("threads.get_history", thread, limit=100)
         )
     )
     return run

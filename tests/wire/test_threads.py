@@ -97,8 +97,9 @@ def supersteps(sdk: Sdk, *steps: tuple[str, dict[str, object]]) -> list[dict[str
 
 
 def test_a_thread_is_made_with_a_state(sdk: Sdk) -> None:
+    given = {"delay": 0, "steps": 2}
     steps = supersteps(
-        sdk, ("__input__", {"delay": 0, "steps": 2}), ("begin", {"done": 0}), ("step", {"done": 1})
+        sdk, ("__input__", given), ("__start__", given), ("begin", {"done": 0}), ("step", {"done": 1})
     )
     thread = sdk("threads.create", graph_id="slow", supersteps=steps)
     thread_id = thread["thread_id"]
@@ -106,7 +107,7 @@ def test_a_thread_is_made_with_a_state(sdk: Sdk) -> None:
     assert (thread["status"], thread["interrupts"], thread["error"]) == ("interrupted", {}, None)
     assert thread == sdk("threads.get", thread_id)
     history = sdk("threads.get_history", thread_id)
-    assert [state["metadata"]["source"] for state in history] == ["update", "update", "input"]
+    assert [state["metadata"]["source"] for state in history] == ["update", "update", "update", "input"]
     assert history[0]["next"] == ["step"]
     assert sdk("runs.wait", thread_id, "slow")["done"] == 2
     # One that is there already is not written to.
