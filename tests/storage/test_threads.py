@@ -271,7 +271,8 @@ async def test_threads_are_found_whichever_way_they_are_looked_for(
     async with pool.connection() as conn:
         made = [await insert(conn, b'{"odd":%s}' % str(n % 2).encode()) for n in range(20)]
         odd = Filter(metadata=b'{"odd":1}')
-        for direction, expected in (("asc", made[1::2]), ("desc", made[1::2][::-1])):
+        orders: dict[order.Direction, list[ThreadId]] = {"asc": made[1::2], "desc": made[1::2][::-1]}
+        for direction, expected in orders.items():
             for offset in (0, 3, 9, 10):
                 found = await search(
                     conn, odd, sort_by="updated_at", direction=direction, limit=4, offset=offset

@@ -225,7 +225,8 @@ def test_what_is_selected_is_said_in_any_form(http: httpx.Client) -> None:
     at = {"checkpoint": {"checkpoint_id": "abc"}}
     for body in ({**at, "select": ["zzz"]}, {**at, "select": "next"}, {**at, "select": [5]}):
         assert http.post(f"/threads/{thread_id}/state/checkpoint", json=body).status_code == 422, body
-    for before in (5, [], {"checkpoint_id": 5}, {"zzz": 1}, {"configurable": 5}):
+    forms: list[object] = [5, [], {"checkpoint_id": 5}, {"zzz": 1}, {"configurable": 5}]
+    for before in forms:
         asked_for = {"before": before}
         assert http.post(f"/threads/{thread_id}/history", json=asked_for).status_code in (400, 422), before
 
@@ -256,7 +257,8 @@ def test_metadata_is_not_merged_under_a_run_nor_anything_else(http: httpx.Client
     assert http.patch(path, json={"metadata": {"a": 1}}).status_code == 409
     http.post(f"/threads/{thread_id}/runs/{run_id}/cancel?wait=1").raise_for_status()
     assert http.patch(path, json={"metadata": {"a": 1}}).status_code == 204
-    for wrong in ({}, {"metadata": None}, {"metadata": 5}, []):
+    refused: list[object] = [{}, {"metadata": None}, {"metadata": 5}, []]
+    for wrong in refused:
         assert http.patch(path, json=wrong).status_code == 422, wrong
 
 

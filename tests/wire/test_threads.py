@@ -91,7 +91,7 @@ def test_what_may_be_included_is_asked_in_any_form(http: httpx.Client) -> None:
     assert (changed.status_code, "ttl" in changed.json()["detail"]) == (422, True)
 
 
-def supersteps(sdk: Sdk, *steps: tuple[str, dict[str, object]]) -> list[dict[str, object]]:
+def supersteps(sdk: Sdk, *steps: tuple[str, Any]) -> list[dict[str, object]]:
     node = "asNode" if sdk.is_js else "as_node"
     return [{"updates": [{"values": values, node: name}]} for name, values in steps]
 
