@@ -3,7 +3,7 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> wakes -> lease -> workers -> lanes -> watch -> reaper -> claimer -> scheduler -> courier -> http
+    pool -> wakes -> lease -> workers -> lanes -> watch -> reaper -> claimer -> scheduler -> sweeper -> courier -> http
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wake, Wakes
 from matins.engine.streams.watch import Watch
+from matins.engine.sweeper import Sweeper
 from matins.engine.webhooks.courier import Courier
 from matins.engine.webhooks.guard import Guard
 from matins.engine.webhooks.sender import Sender
@@ -260,6 +261,7 @@ async def serve(
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wakes.tell_queue)
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=node_id, holds=lanes.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=lanes.holds)
+        sweeper = Sweeper(pool=pool, lease=lease, config=manifest.sweeping)
         courier = Courier(
             pool=pool,
             sender=sender,
@@ -288,12 +290,13 @@ async def serve(
             lease=lease,
             crons_changed=due,
             webhooks=guard,
+            default_ttl=manifest.sweeping.default,
             http=manifest.http,
         )
         await stack.enter_async_context(running(parent))
         if custom is not None:
             await stack.enter_async_context(running(custom.lifespan))
-        for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler, courier):
+        for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler, sweeper, courier):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             reloader = Reloader(workers, settings.config, on_change=partial(say_what_is_stale, manifest))

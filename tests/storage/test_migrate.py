@@ -8,9 +8,12 @@ from uuid import uuid4
 import anyio
 import pytest
 
+from matins.domain.access import EVERYONE
 from matins.domain.errors import Invalid, Unavailable
+from matins.storage import threads
 from matins.storage.migrate import migrate, migrations, script
 from matins.storage.pool import open_connection, open_pool
+from matins.storage.threads import Filter
 from tests.support import engine, postgres15
 
 pytestmark = pytest.mark.anyio
@@ -63,6 +66,20 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(empty_database: s
         assert await connection.fetchval("SELECT to_regclass('checkpoints')") is None
         await connection.execute("DROP TABLE store")
     assert await migrate(empty_database) == NAMES[1:]
+
+
+async def test_threads_that_are_there_are_counted_by_their_metadata(empty_database: str) -> None:
+    before, _, _ = script().partition("BEGIN;\n-- 0004")
+    async with open_connection(empty_database) as connection:
+        await connection.execute(before)
+        await connection.execute(
+            "INSERT INTO matins.thread (thread_id, metadata) VALUES (gen_random_uuid(), $1)",
+            b'{"n":1,"deep":{"x":1}}',
+        )
+    assert "0004_threads.sql" in await migrate(empty_database)
+    async with open_connection(empty_database) as connection:
+        for metadata, expected in ((b'{"n":1}', 1), (b'{"n":-1}', 0), (b'{"deep":{"x":1}}', 1)):
+            assert await threads.count(connection, Filter(metadata=metadata), scope=EVERYONE) == expected
 
 
 async def test_the_printed_script_makes_the_same_database(empty_database: str, database: str) -> None:

@@ -21,6 +21,8 @@ QUERIES = [(subject, query) for subject in SUBJECTS for query in sql.load(subjec
 DIRECTIONS: tuple[order.Direction, ...] = ("asc", "desc")
 ORDERS: dict[str, tuple[dict[str, LiteralString], LiteralString]] = {
     "search_threads": (order.THREADS, "thread_id"),
+    "search_threads_by_metadata": (order.THREADS, "thread_id"),
+    "walk_threads": (order.THREADS, "thread_id"),
     "search_assistants": (order.ASSISTANTS, "assistant_id"),
     "search_crons": (order.CRONS, "cron_id"),
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from uuid import uuid4
 
 import pytest
@@ -8,10 +9,10 @@ from matins.domain.access import EVERYONE, Scope
 from matins.domain.errors import Invalid
 from matins.domain.ids import CronId, ThreadId
 from matins.domain.runs import RunStatus, StopReason
-from matins.domain.threads import Thread, ThreadStatus
+from matins.domain.threads import Thread, ThreadStatus, TimeToLive
 from matins.storage import order, runs, stops, thread_state, threads
 from matins.storage.pool import Conn, Pool
-from matins.storage.threads import Filter, TimeToLive
+from matins.storage.threads import Filter
 from tests.support import rows
 
 pytestmark = pytest.mark.anyio
@@ -201,3 +202,117 @@ async def test_a_deleted_thread_takes_its_runs_events_crons_and_checkpoints_and_
         for table in ("matins.thread", "matins.run", "matins.stream_event", "matins.cron", "checkpoints"):
             assert await conn.fetchval(f"SELECT count(*) FROM {table}") == 0, table
         assert await conn.fetchval("SELECT count(*) FROM matins.cron_fire") == 1
+
+
+async def test_the_time_to_live_begins_anew_with_each_use(pool: Pool) -> None:
+    """Whatever moves updated_at is a use; what a sweep notes is none."""
+    async with pool.connection() as conn:
+        thread_id = ThreadId(uuid4())
+        await threads.insert(conn, thread_id, scope=EVERYONE, ttl=TimeToLive("delete", 90))
+        await conn.execute("UPDATE matins.thread SET expires_at = 'epoch', swept_at = now()")
+        sees = (
+            "SELECT expires_at = updated_at + interval '90 minutes' AND swept_at IS NULL FROM matins.thread"
+        )
+        assert not await conn.fetchval(sees)
+        await threads.occupy(conn, thread_id, metadata=b"{}", config=None)
+        assert await conn.fetchval(sees)
+        await conn.execute("UPDATE matins.thread SET expires_at = 'epoch', swept_at = now()")
+        await thread_state.write_state(
+            conn, thread_id, values=None, interrupts=b"{}", status=ThreadStatus.IDLE
+        )
+        assert await conn.fetchval(sees)
+
+
+async def test_a_copy_lives_as_long_as_its_original_from_now_on(pool: Pool) -> None:
+    async with pool.connection() as conn:
+        source, target = ThreadId(uuid4()), ThreadId(uuid4())
+        await threads.insert(conn, source, scope=EVERYONE, ttl=TimeToLive("keep_latest", 90))
+        await conn.execute("UPDATE matins.thread SET expires_at = 'epoch'")
+        copied = await threads.copy(conn, source, target=target, scope=EVERYONE)
+        assert copied is not None
+        assert copied.ttl == TimeToLive("keep_latest", 90)
+        left = "SELECT expires_at - now() > interval '89 minutes' FROM matins.thread WHERE thread_id = $1"
+        assert await conn.fetchval(left, target)
+
+
+ODD: list[object] = [
+    None, True, False, 0, 1, 1.0, -1, 1.5, 10**18, "", "1", "null", "true", "ü\U0001f989", "x" * 5000, [], ["x"], {},
+    {"a": 1}, {"a": {"b": [1, 2]}},
+]  # fmt: skip
+
+
+async def test_what_is_counted_by_a_key_is_what_has_it(pool: Pool) -> None:
+    """By the index of keys and plain values, that is, or where that does not serve, by the metadata."""
+    async with pool.connection() as conn:
+        for value in ODD:
+            await insert(conn, json.dumps({"key": value, "other": value}).encode())
+        changed = await insert(conn, b'{"key":"former"}')
+        await threads.update(conn, changed, scope=EVERYONE, metadata=b'{"key":"latter","new":1}')
+        gone = await insert(conn, b'{"key":"gone"}')
+        await threads.delete(conn, [gone], scope=EVERYONE)
+        for value in [*ODD, "former", "latter", "gone", "never"]:
+            for wanted in ({"key": value}, {"key": value, "other": value}, {"new": value}):
+                filtered = json.dumps(wanted).encode()
+                contained = await conn.fetchval(
+                    "SELECT count(*) FROM matins.thread WHERE metadata @> $1", filtered
+                )
+                assert await threads.count(conn, Filter(metadata=filtered), scope=EVERYONE) == contained
+        assert await threads.count(conn, Filter(metadata=b'{"key":"latter"}'), scope=EVERYONE) == 1
+        assert await threads.count(conn, Filter(metadata=b'{"key":"gone"}'), scope=EVERYONE) == 0
+
+
+@pytest.mark.parametrize("few", [0, 5, 100])
+@pytest.mark.parametrize("walk", [1, 4, 100])
+async def test_threads_are_found_whichever_way_they_are_looked_for(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, few: int, walk: int
+) -> None:
+    monkeypatch.setattr(threads, "FEW", few)
+    monkeypatch.setattr(threads, "WALK", walk)
+    async with pool.connection() as conn:
+        made = [await insert(conn, b'{"odd":%s}' % str(n % 2).encode()) for n in range(20)]
+        odd = Filter(metadata=b'{"odd":1}')
+        orders: dict[order.Direction, list[ThreadId]] = {"asc": made[1::2], "desc": made[1::2][::-1]}
+        for direction, expected in orders.items():
+            for offset in (0, 3, 9, 10):
+                found = await search(
+                    conn, odd, sort_by="updated_at", direction=direction, limit=4, offset=offset
+                )
+                assert found == expected[offset : offset + 4]
+        ours = Filter(metadata=b'{"odd":1}', ids=[made[1], made[2]])
+        assert await search(conn, ours, sort_by="updated_at", direction="desc") == [made[1]]
+
+
+async def test_a_search_shows_what_it_was_asked_to_extract(pool: Pool) -> None:
+    async with pool.connection() as conn:
+        full, fresh = await insert(conn, b'{"n":[1,[2,3]],"nothing":null}'), await insert(conn)
+        await thread_state.write_state(
+            conn,
+            full,
+            values=b'{"messages":[{"content":"a"},{"content":"b"}],"0":"zero"}',
+            interrupts=b'{"task":[{"value":{"q":1}}]}',
+            status=ThreadStatus.IDLE,
+        )
+        paths = {
+            "last": ["values", "messages", "-1", "content"],
+            "beyond": ["values", "messages", "2"],
+            "nested": ["metadata", "n", "1", "-2"],
+            "nothing": ["metadata", "nothing"],
+            "question": ["interrupts", "task", "0", "value"],
+            "config": ["config"],
+        }
+        found = await threads.search(
+            conn,
+            Filter(),
+            scope=EVERYONE,
+            sort_by="created_at",
+            direction="asc",
+            limit=9,
+            offset=0,
+            extract=json.dumps(paths).encode(),
+        )
+        assert [thread.thread_id for thread in found] == [full, fresh]
+        of_full, of_fresh = (json.loads(thread.extracted or b"") for thread in found)
+        assert of_full == {
+            "last": "b", "beyond": None, "nested": 2, "nothing": None, "question": {"q": 1}, "config": {},
+        }  # fmt: skip
+        assert of_fresh == {**dict.fromkeys(paths), "config": {}}

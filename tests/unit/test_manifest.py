@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from matins.domain.threads import TimeToLive
 from matins.manifest import Manifest, read
 from matins.manifest.env import parse_env
 from matins.manifest.reading import ManifestError
@@ -137,10 +138,43 @@ def test_everything_that_is_documented_is_known(tmp_path: Path) -> None:
     assert [warning.partition(": ")[2] for warning in manifest.warnings] == [
         "auth: not supported yet, ignored: whoever reaches the port may read and change everything",
         "store: not supported yet, ignored",
-        "checkpointer.ttl: not supported yet, ignored",
     ]
     assert manifest.sections["auth"] == {"path": "./auth.py:auth"}
     assert set(manifest.sections) == {"auth", "http", "store", "checkpointer", "webhooks"}
+
+
+def test_threads_may_have_a_time_to_live_by_default(tmp_path: Path) -> None:
+    sweeping = project(tmp_path).sweeping
+    assert (sweeping.default, sweeping.interval_s, sweeping.limit) == (None, 300, 1000)
+    sweeping = project(tmp_path, checkpointer={"ttl": {"default_ttl": 90}}).sweeping
+    assert sweeping.default == TimeToLive("delete", 90)
+    ttl = {"strategy": "keep_latest", "default_ttl": 0.5, "sweep_interval_minutes": 2, "sweep_limit": 7}
+    sweeping = project(tmp_path, checkpointer={"ttl": ttl}).sweeping
+    assert (sweeping.default, sweeping.interval_s, sweeping.limit) == (
+        TimeToLive("keep_latest", 0.5),
+        120,
+        7,
+    )
+
+
+@pytest.mark.parametrize(
+    ("ttl", "message"),
+    [
+        (5, "checkpointer.ttl: must be an object, not a number"),
+        ({"strategy": "zzz"}, "checkpointer.ttl.strategy: must be one of delete, keep_latest"),
+        ({"default_ttl": "5"}, "checkpointer.ttl.default_ttl: must be a number, not a string"),
+        ({"default_ttl": 0}, "checkpointer.ttl.default_ttl: must be at least 0.01, not 0"),
+        ({"default_ttl": -1}, "checkpointer.ttl.default_ttl: must be at least 0.01, not -1"),
+        ({"default_ttl": 1e9}, "checkpointer.ttl.default_ttl: must be at most 52560000"),
+        ({"sweep_interval_minutes": 0}, "checkpointer.ttl.sweep_interval_minutes: must be at least 0.01"),
+        ({"sweep_limit": 0}, "checkpointer.ttl.sweep_limit: must be at least 1, not 0"),
+        ({"sweep_limit": 1.5}, "checkpointer.ttl.sweep_limit: must be a whole number, not 1.5"),
+    ],
+)
+def test_a_time_to_live_that_makes_no_sense_is_refused(tmp_path: Path, ttl: object, message: str) -> None:
+    with pytest.raises(ManifestError) as refused:
+        project(tmp_path, checkpointer={"ttl": ttl})
+    assert str(refused.value).startswith(f"{tmp_path / 'langgraph.json'}: {message}")
 
 
 def test_the_classes_a_checkpoint_may_hold_are_pairs_or_dotted_names(tmp_path: Path) -> None:

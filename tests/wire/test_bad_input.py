@@ -116,6 +116,7 @@ def doors(thread: str, cron: str) -> list[tuple[str, str]]:
             )
         ),
         ("PATCH", f"/threads/{thread}"),
+        ("PATCH", f"/threads/{thread}/state"),
         ("PATCH", f"/runs/crons/{cron}"),
     ]
 

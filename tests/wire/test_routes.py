@@ -21,6 +21,8 @@ EXEMPT = {
     **{("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD) for path in ("/docs", "/openapi.json")},
     ("GET", "/runs/crons/{cron_id}"): dict.fromkeys(sdks.KINDS, NO_METHOD),
     ("GET", "/threads/{thread_id}/history"): dict.fromkeys(sdks.KINDS, OVER_POST),
+    ("GET", "/threads/{thread_id}/storage"): dict.fromkeys(sdks.KINDS, NO_METHOD),
+    ("PATCH", "/threads/{thread_id}/state"): dict.fromkeys(PYTHON, NO_METHOD),
     ("GET", "/runs/{run_id}"): dict.fromkeys(sdks.KINDS, BY_ID),
     ("GET", "/runs/{run_id}/join"): dict.fromkeys(sdks.KINDS, BY_ID),
     **{("POST", path): {"js-2.0": NO_METHOD} for path in ("/threads/prune", "/runs/cancel")},

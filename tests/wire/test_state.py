@@ -7,7 +7,10 @@ import httpx
 import pytest
 
 from tests.wire.compatibility import covers
-from tests.wire.sdks import Refused, Sdk
+from tests.wire.sdks import KINDS, Refused, Sdk
+
+SELECTING = [kind for kind in KINDS if kind != "js-2.0"]
+"""The clients that can say which fields of a state they want."""
 
 
 @pytest.fixture
@@ -217,3 +220,122 @@ def test_states_of_a_thread_that_is_not_there_are_not_found(sdk: Sdk) -> None:
         with pytest.raises(Refused) as refused:
             sdk(f"threads.{call}", unknown, **options)
         assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("sdk", SELECTING, indirect=True)
+def test_a_state_is_cut_to_what_is_selected(sdk: Sdk, ran: str) -> None:
+    whole = sdk("threads.get_state", ran)
+    former = sdk("threads.get_history", ran)[1]
+    only_done = {"next": [], "values": {"done": 2}}
+    assert sdk("threads.get_state", ran, select=["next", "values.done"]) == only_done
+    assert sdk("threads.get_state", ran, select=["values.done", "values"]) == {"values": whole["values"]}
+    for at in ({"checkpoint_id": former["checkpoint_id"]}, {"checkpoint": former["checkpoint"]}):
+        state = sdk("threads.get_state", ran, select=["values.done", "values.zzz", "checkpoint"], **at)
+        assert state == {"values": {"done": 1}, "checkpoint": former["checkpoint"]}
+    history = sdk("threads.get_history", ran, select=["values.done"])
+    assert [state["values"].get("done") for state in history] == [2, 1, 0, None, None]
+    assert {tuple(state) for state in history} == {("values",)}
+    fresh = sdk("threads.create")["thread_id"]
+    assert sdk("threads.get_state", fresh, select=["next", "values.x"]) == {"next": [], "values": {}}
+    with pytest.raises(Refused, match="Cannot select 'zzz'") as refused:
+        sdk("threads.get_state", ran, select=["zzz"])
+    assert refused.value.status == 422
+
+
+def test_what_is_selected_is_said_in_any_form(http: httpx.Client) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    http.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": "slow", "input": {"delay": 0}})
+    expected = {"values": {"done": 1}, "next": []}
+    for asked in (
+        "select=values.done&select=next",
+        "select=values.done,next",
+        'select=["values.done","next"]',
+    ):
+        assert http.get(f"/threads/{thread_id}/state?{asked}").json() == expected, asked
+        assert http.get(f"/threads/{thread_id}/history?{asked}").json() == [expected], asked
+    for wrong in ("select=values.", 'select=["next"', "select=[5]", "select=valuesx"):
+        for path in ("state", "state/abc", "history"):
+            assert http.get(f"/threads/{thread_id}/{path}?{wrong}").status_code == 422, (path, wrong)
+    at = {"checkpoint": {"checkpoint_id": "abc"}}
+    for body in ({**at, "select": ["zzz"]}, {**at, "select": "next"}, {**at, "select": [5]}):
+        assert http.post(f"/threads/{thread_id}/state/checkpoint", json=body).status_code == 422, body
+    forms: list[object] = [5, [], {"checkpoint_id": 5}, {"zzz": 1}, {"configurable": 5}]
+    for before in forms:
+        asked_for = {"before": before}
+        assert http.post(f"/threads/{thread_id}/history", json=asked_for).status_code in (400, 422), before
+
+
+@pytest.mark.parametrize("sdk", ["js-1.15", "js-2.0"], indirect=True)
+def test_metadata_is_merged_into_a_thread_and_its_state(sdk: Sdk, ran: str) -> None:
+    former = sdk("threads.get_state", ran)
+    for metadata in ({"mine": 1, "other": {"x": 1}}, {"other": {"y": 2}, "run_id": "zzz"}):
+        assert sdk("threads.patch_state", ran, metadata) is None
+    expected = {"mine": 1, "other": {"y": 2}}
+    thread = sdk("threads.get", ran)
+    assert thread["metadata"].items() >= {**expected, "run_id": "zzz"}.items()
+    state = sdk("threads.get_state", ran)
+    assert state == {**former, "metadata": {**former["metadata"], **expected}}
+    fresh = sdk("threads.create")["thread_id"]
+    sdk("threads.patch_state", {"configurable": {"thread_id": fresh}}, {"a": 1})
+    assert sdk("threads.get", fresh)["metadata"] == {"a": 1}
+    with pytest.raises(Refused) as refused:
+        sdk("threads.patch_state", str(uuid4()), {})
+    assert refused.value.status == 404
+
+
+def test_metadata_is_not_merged_under_a_run_nor_anything_else(http: httpx.Client) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    path = f"/threads/{thread_id}/state"
+    slow = {"assistant_id": "slow", "input": {"delay": 600}}
+    run_id = http.post(f"/threads/{thread_id}/runs", json=slow).json()["run_id"]
+    assert http.patch(path, json={"metadata": {"a": 1}}).status_code == 409
+    http.post(f"/threads/{thread_id}/runs/{run_id}/cancel?wait=1").raise_for_status()
+    assert http.patch(path, json={"metadata": {"a": 1}}).status_code == 204
+    refused: list[object] = [{}, {"metadata": None}, {"metadata": 5}, []]
+    for wrong in refused:
+        assert http.patch(path, json=wrong).status_code == 422, wrong
+
+
+def test_a_thread_says_what_its_state_takes(http: httpx.Client) -> None:
+    thread_id = http.post("/threads", json={}).json()["thread_id"]
+    nothing = {"count": 0, "bytes": 0}
+    assert http.get(f"/threads/{thread_id}/storage").json() == {
+        "thread_id": thread_id,
+        "total_bytes": 0,
+        "checkpoints": nothing,
+        "channel_values": {**nothing, "by_channel": {}},
+        "pending_writes": nothing,
+    }
+    said = {"messages": [{"role": "user", "content": "x" * 1000}]}
+    http.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": "echo", "input": said})
+    taken = http.get(f"/threads/{thread_id}/storage").json()
+    history = http.post(f"/threads/{thread_id}/history", json={"limit": 100}).json()
+    assert taken["checkpoints"]["count"] == len(history)
+    channels = taken["channel_values"]["by_channel"]
+    assert channels["messages"]["versions"] >= 2
+    assert channels["messages"]["bytes"] > 3000  # the question, and then the question with its answer
+    assert taken["channel_values"]["count"] == sum(each["versions"] for each in channels.values())
+    assert taken["channel_values"]["bytes"] == sum(each["bytes"] for each in channels.values())
+    assert taken["pending_writes"]["count"] > 0
+    parts = ("checkpoints", "channel_values", "pending_writes")
+    assert taken["total_bytes"] == sum(taken[part]["bytes"] for part in parts)
+    assert http.get(f"/threads/{uuid4()}/storage").status_code == 404
+    assert http.get("/threads/abc/storage").status_code == 422
+
+
+def test_the_state_of_a_subgraph_can_be_changed_and_its_history_read(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", thread_id, "inner", input={"x": 1})
+    [task] = sdk("threads.get_state", thread_id, subgraphs=True)["tasks"]
+    child = task["state"]
+    place = {"checkpoint_ns": child["checkpoint"]["checkpoint_ns"]}
+    history = sdk("threads.get_history", thread_id, checkpoint=place)
+    assert [state["values"] for state in history] == [{"x": 2}, {"x": 1}, {}]
+    older = sdk("threads.get_history", thread_id, checkpoint=place, before=history[0]["checkpoint"])
+    assert [state["checkpoint_id"] for state in older] == [state["checkpoint_id"] for state in history[1:]]
+    written = sdk("threads.update_state", thread_id, values={"x": 5}, checkpoint=child["checkpoint"])
+    assert written["checkpoint"]["checkpoint_ns"] == place["checkpoint_ns"]
+    [task] = sdk("threads.get_state", thread_id, subgraphs=True)["tasks"]
+    assert (task["state"]["values"], task["state"]["next"]) == ({"x": 5}, ["ask"])
+    assert sdk("threads.get", thread_id)["status"] == "interrupted"
+    assert sdk("runs.wait", thread_id, "inner", command={"resume": "Ada"}) == {"x": 5, "answer": "Ada"}

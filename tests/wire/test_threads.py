@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -51,13 +51,177 @@ def test_a_thread_takes_a_graph_and_a_time_to_live(
 ) -> None:
     thread = sdk("threads.create", graph_id="echo", ttl=60)
     assert thread["metadata"] == {"graph_id": "echo"}
-    # No client is shown the time to live yet.
+    assert "ttl" not in thread
+    # Not every client is able to ask for it.
     [(strategy, minutes, lives)] = stored.execute(
         "SELECT ttl_strategy, ttl_minutes, expires_at - created_at FROM matins.thread WHERE thread_id = %s",
         [thread["thread_id"]],
     )
     assert (strategy, minutes) == ("delete", 60)
     assert abs(lives - timedelta(minutes=60)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
+def test_a_thread_says_when_it_expires_if_that_is_asked(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create", ttl={"ttl": 1.5, "strategy": "keep_latest"})["thread_id"]
+    assert "ttl" not in sdk("threads.get", thread_id)
+
+    def shown() -> tuple[str, float, timedelta]:
+        thread = sdk("threads.get", thread_id, include=["ttl", "zzz"])
+        assert list(thread["ttl"]) == ["strategy", "ttl_minutes", "expires_at"]
+        lives = datetime.fromisoformat(thread["ttl"]["expires_at"]) - datetime.fromisoformat(
+            thread["updated_at"]
+        )
+        return thread["ttl"]["strategy"], thread["ttl"]["ttl_minutes"], lives
+
+    assert shown() == ("keep_latest", 1.5, timedelta(minutes=1.5))
+    sdk("threads.update", thread_id, metadata={}, ttl=60)
+    assert shown() == ("delete", 60, timedelta(minutes=60))
+    sdk("threads.update", thread_id, metadata={"a": 1})
+    sdk("runs.wait", thread_id, "echo", input=SAID)
+    assert shown() == ("delete", 60, timedelta(minutes=60))
+    for_ever = sdk("threads.create")["thread_id"]
+    assert sdk("threads.get", for_ever, include=["ttl"])["ttl"] is None
+
+
+def test_what_may_be_included_is_asked_in_any_form(http: httpx.Client) -> None:
+    made = http.post("/threads", json={"ttl": {"ttl": 5}}).json()
+    for asked, is_shown in (
+        ("include=ttl", True),
+        ("include=zzz,ttl", True),
+        ("include=zzz&include=ttl", True),
+        ('include=["ttl"]', True),
+        ("include=zzz", False),
+        ("include=", False),
+    ):
+        answer = http.get(f"/threads/{made['thread_id']}?{asked}")
+        assert (answer.status_code, "ttl" in answer.json()) == (200, is_shown), asked
+    changed = http.patch(f"/threads/{made['thread_id']}", json={"ttl": {"ttl": -1}})
+    assert (changed.status_code, "ttl" in changed.json()["detail"]) == (422, True)
+
+
+def supersteps(sdk: Sdk, *steps: tuple[str, Any]) -> list[dict[str, object]]:
+    node = "asNode" if sdk.is_js else "as_node"
+    return [{"updates": [{"values": values, node: name}]} for name, values in steps]
+
+
+def test_a_thread_is_made_with_a_state(sdk: Sdk) -> None:
+    given = {"delay": 0, "steps": 2}
+    steps = supersteps(
+        sdk, ("__input__", given), ("__start__", given), ("begin", {"done": 0}), ("step", {"done": 1})
+    )
+    thread = sdk("threads.create", graph_id="slow", supersteps=steps)
+    thread_id = thread["thread_id"]
+    assert thread["values"] == {"delay": 0, "steps": 2, "done": 1}
+    assert (thread["status"], thread["interrupts"], thread["error"]) == ("interrupted", {}, None)
+    assert thread == sdk("threads.get", thread_id)
+    history = sdk("threads.get_history", thread_id)
+    assert [state["metadata"]["source"] for state in history] == ["update", "update", "update", "input"]
+    assert history[0]["next"] == ["step"]
+    assert sdk("runs.wait", thread_id, "slow")["done"] == 2
+    # One that is there already is not written to.
+    again = sdk(
+        "threads.create", thread_id=thread_id, if_exists="do_nothing", graph_id="slow", supersteps=steps
+    )
+    assert again["values"]["done"] == 2
+
+
+def test_a_thread_whose_state_cannot_be_made_is_there_without_one(sdk: Sdk) -> None:
+    wanted = str(uuid4())
+    made = sdk(
+        "threads.create",
+        thread_id=wanted,
+        graph_id="slow",
+        supersteps=supersteps(sdk, ("__input__", {"steps": 2}), ("nonode", {"done": 1})),
+    )
+    assert made == {
+        "detail": f"Thread {wanted} was created, but there were problems updating the state: "
+        "Node nonode does not exist"
+    }
+    thread = sdk("threads.get", wanted)
+    assert (thread["status"], thread["values"]) == ("idle", None)
+    assert sdk("threads.get_history", wanted) == []
+
+
+def test_a_superstep_may_be_a_command(http: httpx.Client) -> None:
+    command = {"command": {"update": {"done": 1}, "goto": "step"}, "as_node": "begin"}
+    steps = [
+        {"updates": [{"values": {"delay": 0, "steps": 2}, "as_node": "__input__"}]},
+        {"updates": [command]},
+    ]
+    made = http.post("/threads", json={"metadata": {"graph_id": "slow"}, "supersteps": steps})
+    assert (made.status_code, made.json()["values"]["done"]) == (200, 1)
+    nowhere = http.post("/threads", json={"metadata": {"graph_id": 5}, "supersteps": steps})
+    assert (nowhere.status_code, "metadata.graph_id" in nowhere.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
+def test_a_search_extracts_what_it_is_asked_for(sdk: Sdk) -> None:
+    tag = str(uuid4())
+    fresh, ran = (sdk("threads.create", metadata={"tag": tag})["thread_id"] for _ in range(2))
+    sdk("runs.wait", ran, "echo", input=SAID)
+    extract = {"last": "values.messages[-1].content", "tag": "metadata.tag", "none": "config.zzz[0]"}
+    found = sdk("threads.search", metadata={"tag": tag}, extract=extract, select=["thread_id"])
+    assert found == [
+        {"thread_id": ran, "extracted": {"last": "hi", "tag": tag, "none": None}},
+        {"thread_id": fresh, "extracted": {"last": None, "tag": tag, "none": None}},
+    ]
+    whole = sdk("threads.search", metadata={"tag": tag}, extract={"tag": "metadata.tag"}, limit=1)
+    assert whole == [{**sdk("threads.get", ran), "extracted": {"tag": tag}}]
+    with pytest.raises(
+        Refused, match="must start with one of: config, interrupts, metadata, values"
+    ) as refused:
+        sdk("threads.search", extract={"x": "bogus.path"})
+    assert refused.value.status == 422
+
+
+def test_a_thread_is_busy_as_long_as_anything_is_to_run_on_it(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+
+    def status() -> str:
+        return str(sdk("threads.get", thread_id)["status"])
+
+    later = sdk("runs.create", thread_id, "slow", input={"delay": 0}, after_seconds=3600)
+    assert status() == "busy"
+    sdk("runs.cancel", thread_id, later["run_id"])
+    assert status() == "idle"
+    first = sdk("runs.create", thread_id, "slow", input={"delay": 600})
+    second = sdk("runs.create", thread_id, "slow", input={"delay": 600}, multitask_strategy="enqueue")
+    assert status() == "busy"
+    sdk("runs.cancel", thread_id, second["run_id"])
+    assert status() == "busy"
+    assert sdk("threads.get", thread_id)["values"] is None
+    sdk("runs.cancel", thread_id, first["run_id"], wait=True)
+    thread = sdk("threads.get", thread_id)
+    # A run that was stopped has nodes left.
+    assert (thread["status"], thread["interrupts"], thread["error"]["error"]) == (
+        "interrupted",
+        {},
+        "UserInterrupt",
+    )
+    assert sdk("runs.wait", thread_id, "slow", input={"delay": 0})["done"] == 1
+    thread = sdk("threads.get", thread_id)
+    assert (thread["status"], thread["error"]) == ("idle", None)
+
+
+def test_a_breakpoint_interrupts_a_thread_without_a_question(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", thread_id, "slow", input={"delay": 0}, interrupt_before=["step"])
+    thread = sdk("threads.get", thread_id)
+    assert (thread["status"], thread["interrupts"], thread["error"]) == ("interrupted", {}, None)
+    sdk("runs.wait", thread_id, "slow")
+    assert sdk("threads.get", thread_id)["status"] == "idle"
+
+
+def test_a_state_that_is_written_over_an_error_takes_it_away(sdk: Sdk) -> None:
+    thread_id = sdk("threads.create")["thread_id"]
+    sdk("runs.wait", thread_id, "failing", input={"x": 1}, raise_error=False)
+    failed = sdk("threads.get", thread_id)
+    assert (failed["status"], failed["interrupts"]) == ("error", {})
+    node = sdk("threads.get_state", thread_id)["next"][0]
+    sdk("threads.update_state", thread_id, values={"x": 2}, as_node=node)
+    thread = sdk("threads.get", thread_id)
+    assert (thread["status"], thread["error"]) == ("idle", None)
 
 
 @covers("POST /threads/{thread_id}/copy", "200", "state and history")

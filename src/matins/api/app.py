@@ -120,12 +120,26 @@ OPERATIONS: Final = (
         status=204,
         query=(Parameter("delete_threads", bool),),
     ),
-    Operation("POST", "/threads", threads.create, of_threads.ThreadCreate, of_threads.Thread),
+    Operation(
+        "POST",
+        "/threads",
+        threads.create,
+        of_threads.ThreadCreate,
+        of_threads.Thread,
+        other_statuses={201: "Created, but the supersteps were refused"},
+    ),
     Operation("POST", "/threads/search", threads.search, of_threads.ThreadSearch, list[of_threads.Thread]),
     Operation("POST", "/threads/count", threads.count, of_threads.ThreadCount, int),
     Operation("POST", "/threads/prune", threads.prune, of_threads.ThreadsPrune, of_threads.ThreadsPruned),
     Operation("POST", "/threads/{thread_id}/copy", threads.copy, None, of_threads.Thread),
-    Operation("GET", "/threads/{thread_id}", threads.get, None, of_threads.Thread),
+    Operation(
+        "GET",
+        "/threads/{thread_id}",
+        threads.get,
+        None,
+        of_threads.Thread,
+        query=(Parameter("include", list[str]),),
+    ),
     Operation(
         "PATCH",
         "/threads/{thread_id}",
@@ -151,6 +165,10 @@ OPERATIONS: Final = (
         of_threads.StateUpdated,
     ),
     Operation(
+        "PATCH", "/threads/{thread_id}/state", thread_state.patch_state, of_threads.StatePatch, status=204
+    ),
+    Operation("GET", "/threads/{thread_id}/storage", thread_state.get_storage, None, of_threads.Storage),
+    Operation(
         "POST",
         "/threads/{thread_id}/state/checkpoint",
         thread_state.get_state_checkpoint,
@@ -171,7 +189,7 @@ OPERATIONS: Final = (
         thread_state.get_history,
         None,
         list[of_threads.ThreadState],
-        query=(Parameter("limit", int), Parameter("before")),
+        query=(Parameter("limit", int), Parameter("before"), Parameter("select", list[str])),
     ),
     Operation(
         "POST",

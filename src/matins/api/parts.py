@@ -9,6 +9,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from matins.domain.threads import TimeToLive
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
 from matins.engine.streams.following import Following
@@ -26,7 +27,7 @@ class Parts:
     """The running server, as far as HTTP reaches.
 
     `crons_changed` is told when a next date may have changed. `webhooks` lets pass where runs may report to. `http` is
-    that section of langgraph.json.
+    that section of langgraph.json. `default_ttl`: how long threads live that have no time to live of their own.
     """
 
     pool: Pool
@@ -39,6 +40,7 @@ class Parts:
     lease: Lease
     crons_changed: Callable[[], None]
     webhooks: Guard
+    default_ttl: TimeToLive | None = None
     http: HttpSection = field(default_factory=HttpSection)
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, query, threads
+from matins.api import auth, body, desk, query, threads
 from matins.api.parts import Parts
 from matins.api.wire import threads as wire
 from matins.domain.errors import BadRequest
+from matins.domain.thread_state import check, selected
 from matins.domain.threads import Thread
-
-CALL_SECONDS: Final = 60
-"""How long a state may take to read or write: more than any graph's factory and reducers should, less than clients
-wait for a reply that sends no heartbeat."""
+from matins.engine import threads as engine
+from matins.storage import checkpoints
 
 
 class _Whose(msgspec.Struct):
@@ -27,30 +26,31 @@ class _Whose(msgspec.Struct):
 
 async def get_state(request: Request, parts: Parts) -> Response:
     """Get the state of a thread."""
-    return await _state(request, parts, subgraphs=query.switch(request, "subgraphs"))
+    return await _state(request, parts, _asked(request))
 
 
 async def get_state_at(request: Request, parts: Parts) -> Response:
     """Get the state of a thread at a checkpoint."""
-    return await _state(
-        request,
-        parts,
-        subgraphs=query.switch(request, "subgraphs"),
-        checkpoint_id=request.path_params["checkpoint_id"],
-    )
+    at = {"checkpoint_id": request.path_params["checkpoint_id"]}
+    return await _state(request, parts, {**_asked(request), **at})
 
 
 async def get_state_checkpoint(request: Request, parts: Parts) -> Response:
     """Get the state of a thread at a checkpoint, which may be one of a subgraph."""
     asked = await body.read(request, wire.StateAt)
-    return await _state(request, parts, subgraphs=asked.subgraphs, checkpoint=asked.checkpoint.plain())
+    which = {"checkpoint": asked.checkpoint.plain(), "subgraphs": asked.subgraphs}
+    return await _state(request, parts, {**which, "select": check(asked.select)})
 
 
-async def _state(request: Request, parts: Parts, **at: object) -> Response:
+def _asked(request: Request) -> dict[str, object]:
+    return {"subgraphs": query.switch(request, "subgraphs"), "select": check(query.names(request, "select"))}
+
+
+async def _state(request: Request, parts: Parts, which: dict[str, Any]) -> Response:
     thread, graph_id = await _graph(request, parts)
     if graph_id is None:
-        return body.respond(wire.ThreadState())
-    return body.respond_raw(await _call(parts, "state", thread, graph_id, at))
+        return body.respond(selected(msgspec.to_builtins(wire.ThreadState()), which["select"]))
+    return body.respond_raw(await desk.ask(parts, "state", thread, graph_id, which))
 
 
 async def update_state(request: Request, parts: Parts) -> Response:
@@ -70,22 +70,44 @@ async def update_state(request: Request, parts: Parts) -> Response:
         change["checkpoint"] = asked.checkpoint.plain()
     if asked.checkpoint_id:
         change["checkpoint_id"] = asked.checkpoint_id
-    updated = await _call(parts, "update_state", thread, graph_id, change)
+    updated = await desk.ask(parts, "update_state", thread, graph_id, change)
     parts.wakes.tell_followers(thread.thread_id)
     return body.respond_raw(updated)
+
+
+async def patch_state(request: Request, parts: Parts) -> Response:
+    """Merge metadata into a thread's, and into that of its newest checkpoint."""
+    thread_id = query.thread_id(request)
+    asked = await body.read(request, wire.StatePatch)
+    scope = auth.authorize(request)
+    metadata = msgspec.json.encode(asked.metadata)
+    await parts.pool.run(lambda conn: engine.patch_state(conn, thread_id, metadata=metadata, scope=scope))
+    return body.nothing()
+
+
+async def get_storage(request: Request, parts: Parts) -> Response:
+    """Say how much of the database a thread's checkpoints take."""
+    thread_id = query.thread_id(request)
+    await threads.existing(parts, thread_id, scope=auth.authorize(request))
+    sizes = await parts.pool.run(
+        lambda conn: checkpoints.measure(conn, thread_id=str(thread_id)), transaction=False
+    )
+    return body.respond(wire.storage(thread_id, sizes))
 
 
 async def get_history(request: Request, parts: Parts) -> Response:
     """List the states of a thread, newest first."""
     limit = query.integer(request, "limit", 1, least=1, most=1000)
     before = request.query_params.get("before")
-    return await _history(request, parts, {"limit": limit, "before": before})
+    select = check(query.names(request, "select"))
+    return await _history(request, parts, {"limit": limit, "before": before, "select": select})
 
 
 async def search_history(request: Request, parts: Parts) -> Response:
     """List some states of a thread, newest first."""
     asked = await body.read(request, wire.History)
     which: dict[str, object] = {"limit": asked.limit, "metadata": asked.metadata or None}
+    which["select"] = check(asked.select)
     if asked.before:
         which["before"] = asked.before
     if asked.checkpoint:
@@ -97,7 +119,7 @@ async def _history(request: Request, parts: Parts, which: dict[str, Any]) -> Res
     thread, graph_id = await _graph(request, parts)
     if graph_id is None:
         return body.respond([])
-    return body.respond_raw(await _call(parts, "history", thread, graph_id, which))
+    return body.respond_raw(await desk.ask(parts, "history", thread, graph_id, which))
 
 
 async def _graph(request: Request, parts: Parts) -> tuple[Thread, str | None]:
@@ -110,9 +132,3 @@ async def _graph(request: Request, parts: Parts) -> tuple[Thread, str | None]:
         return thread, msgspec.json.decode(thread.metadata, type=_Whose).graph_id
     except msgspec.ValidationError:
         return thread, None  # metadata is the client's to write
-
-
-async def _call(parts: Parts, method: str, thread: Thread, graph_id: str, params: dict[str, object]) -> bytes:
-    of_thread = {"thread_id": thread.thread_id, "config": msgspec.Raw(thread.config)}
-    asked = msgspec.json.encode({"graph_id": graph_id, **of_thread, **params})
-    return await parts.workers.call(method, asked, timeout_s=CALL_SECONDS)

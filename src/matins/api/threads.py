@@ -8,14 +8,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, idempotency, pages, query
+from matins.api import auth, body, desk, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import threads as wire
 from matins.api.wire.json import contained
+from matins.domain import extraction
 from matins.domain.access import Scope
-from matins.domain.errors import AlreadyExists, BadRequest, Invalid, ThreadNotFound
+from matins.domain.errors import AlreadyExists, BadRequest, Error, GraphNotFound, Invalid, ThreadNotFound
 from matins.domain.ids import ThreadId, uuid7
-from matins.domain.threads import Thread
+from matins.domain.threads import Thread, TimeToLive
+from matins.engine import assistants
 from matins.engine import threads as engine
 from matins.storage import threads
 from matins.storage.pool import Conn
@@ -25,17 +27,18 @@ async def create(request: Request, parts: Parts) -> Response:
     """Create a thread."""
     scope = auth.authorize(request)
     asked, once = await idempotency.read(request, wire.ThreadCreate, scope)
-    if asked.supersteps:
-        raise Invalid("supersteps are not supported yet")
+    graph_id = _graph_of(asked, parts) if asked.supersteps else ""
     thread_id = ThreadId(asked.thread_id or uuid7())
     metadata = msgspec.json.encode(asked.metadata)
-    ttl = threads.TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
+    ttl = TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
     tries = 0
+    is_new = False
 
     async def work(conn: Conn) -> Thread:
-        nonlocal tries
+        nonlocal tries, is_new
         tries += 1
         thread = await threads.insert(conn, thread_id, scope=scope, metadata=metadata, ttl=ttl)
+        is_new = thread is not None or tries > 1
         if thread is not None:
             return thread
         existing = await threads.get(conn, thread_id, scope=scope)
@@ -44,13 +47,42 @@ async def create(request: Request, parts: Parts) -> Response:
             raise AlreadyExists(f"Thread with ID {thread_id} already exists")
         return existing
 
-    return await once.run(parts.pool, work, lambda made: body.respond(wire.thread(made)))
+    answer = await once.run(parts.pool, work, lambda made: body.respond(wire.thread(made)))
+    if not (asked.supersteps and is_new):
+        return answer
+    steps: dict[str, object] = {
+        "supersteps": [msgspec.to_builtins(step.updates) for step in asked.supersteps]
+    }
+    try:
+        thread = await existing(parts, thread_id, scope=scope)
+        await desk.ask(parts, "update_state", thread, graph_id, steps)
+    except Error as refused:
+        detail = f"Thread {thread_id} was created, but there were problems updating the state: {refused}"
+        return body.respond({"detail": detail}, status=201)
+    return body.respond(wire.thread(await existing(parts, thread_id, scope=scope)))
+
+
+def _graph_of(asked: wire.ThreadCreate, parts: Parts) -> str:
+    """Give the graph that makes a state of the supersteps.
+
+    Raises: Invalid when none is named; GraphNotFound.
+    """
+    graph_id = asked.metadata.get("graph_id")
+    if not isinstance(graph_id, str):
+        raise Invalid("supersteps need metadata.graph_id, the graph whose nodes wrote them")
+    known = assistants.known(parts.workers)
+    if graph_id not in known:
+        raise GraphNotFound(graph_id, list(known))
+    return graph_id
 
 
 async def get(request: Request, parts: Parts) -> Response:
-    """Get a thread."""
+    """Get a thread; with `include=ttl`, when it expires."""
     thread = await existing(parts, query.thread_id(request), scope=auth.authorize(request))
-    return body.respond(wire.thread(thread))
+    shown = wire.thread(thread)
+    if "ttl" in query.names(request, "include"):
+        shown.ttl = wire.expiry(thread, parts.default_ttl)
+    return body.respond(shown)
 
 
 async def existing(parts: Parts, thread_id: ThreadId, *, scope: Scope) -> Thread:
@@ -65,8 +97,8 @@ async def search(request: Request, parts: Parts) -> Response:
     """Search threads, the last changed first."""
     asked = await body.read(request, wire.ThreadSearch)
     scope = auth.authorize(request)
-    if asked.extract:
-        raise Invalid("extract is not supported yet")
+    paths = {alias: extraction.parse(path) for alias, path in asked.extract.items()}
+    extract = msgspec.json.encode(paths) if paths else None
     wanted = _filter(asked, [_id(text) for text in asked.ids])
     page = await pages.find(
         parts.pool,
@@ -78,12 +110,14 @@ async def search(request: Request, parts: Parts) -> Response:
             direction=asked.sort_order,
             limit=limit,
             offset=asked.offset,
+            extract=extract,
         ),
         lambda conn, most: threads.count(conn, wanted, scope=scope, limit=most),
         limit=asked.limit,
         offset=asked.offset,
     )
-    shown = pages.select([wire.thread(thread) for thread in page.items], asked.select)
+    fields = [*asked.select, "extracted"] if asked.select else ()
+    shown = pages.select([wire.thread(thread) for thread in page.items], fields)
     return body.respond(shown, headers=page.headers)
 
 
@@ -101,7 +135,7 @@ async def update(request: Request, parts: Parts) -> Response:
     asked = await body.read(request, wire.ThreadPatch)
     scope = auth.authorize(request)
     metadata = msgspec.json.encode(asked.metadata)
-    ttl = threads.TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
+    ttl = TimeToLive(asked.ttl.strategy, asked.ttl.ttl) if asked.ttl else None
     thread = await parts.pool.run(
         lambda conn: threads.update(conn, thread_id, scope=scope, metadata=metadata, ttl=ttl)
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from matins.domain.ids import ThreadId
+
+LONGEST_MINUTES: Final = 52_560_000
+"""The longest time to live: a hundred years."""
 
 
 class ThreadStatus(StrEnum):
@@ -22,8 +26,20 @@ class ThreadStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class TimeToLive:
+    """How long a thread lives after its last use, in minutes, and what then happens: `delete` or `keep_latest`."""
+
+    strategy: str
+    minutes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread as stored. `metadata`, `config`, `values`, `interrupts` and `error` are encoded JSON."""
+    """A thread as stored. `metadata`, `config`, `values`, `interrupts`, `error` and `extracted` are encoded JSON.
+
+    `ttl` is its own time to live, if it has one. `is_swept`: it was pruned when it expired and not used since.
+    `extracted` is what a search was asked to show beside it.
+    """
 
     thread_id: ThreadId
     metadata: bytes
@@ -35,6 +51,13 @@ class Thread:
     created_at: datetime
     updated_at: datetime
     state_updated_at: datetime
+    ttl: TimeToLive | None = None
+    is_swept: bool = False
+    extracted: bytes | None = None
+
+    def expires_at(self, ttl: TimeToLive) -> datetime | None:
+        """Give when it expires with that time to live, counted from its last use; None when it was swept since."""
+        return None if self.is_swept else self.updated_at + timedelta(minutes=ttl.minutes)
 
 
 def resting_status(*, failed: bool, has_next: bool) -> ThreadStatus:

@@ -1,11 +1,11 @@
-"""Threads, where a rule is in between: prune."""
+"""Threads, where a rule is in between: prune, patch_state."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from matins.domain.access import Scope
-from matins.domain.errors import Conflict, Invalid
+from matins.domain.errors import Conflict, Invalid, ThreadNotFound
 from matins.domain.ids import ThreadId
 from matins.storage import checkpoints, runs, threads
 from matins.storage.pool import Conn
@@ -34,3 +34,17 @@ async def prune(conn: Conn, thread_ids: Sequence[ThreadId], *, strategy: str, sc
         await checkpoints.keep_latest(conn, thread_id=str(thread_id))
         pruned += 1
     return pruned
+
+
+async def patch_state(conn: Conn, thread_id: ThreadId, *, metadata: bytes, scope: Scope) -> None:
+    """Merge metadata shallowly into the thread's and, but for the keys that LangGraph uses, its newest checkpoint's.
+
+    Must be in a transaction.
+    Raises: ThreadNotFound; Conflict when a run is in flight, whose checkpoints these are.
+    """
+    if await threads.lock(conn, thread_id, scope=scope) is None:
+        raise ThreadNotFound(thread_id)
+    if await runs.in_flight(conn, thread_id):
+        raise Conflict(f"Thread {thread_id} has in-flight runs")
+    await threads.update(conn, thread_id, scope=scope, metadata=metadata)
+    await checkpoints.merge_metadata(conn, thread_id=str(thread_id), metadata=metadata)

@@ -104,9 +104,11 @@ def graph_input(kwargs: RunKwargs) -> object:
 
     A command that commands nothing continues from the last checkpoint, as null does.
     """
-    command = kwargs.command
-    if command is None:
-        return kwargs.input
+    return kwargs.input if kwargs.command is None else command_of(kwargs.command)
+
+
+def command_of(command: Any) -> Command[Any] | None:
+    """Give a command as LangGraph takes it, or None for one that commands nothing."""
     asked = _mapping(command)
     update, goto = asked.get("update"), asked.get("goto")
     if isinstance(update, list):

@@ -12,15 +12,16 @@ from uuid import UUID
 import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import InvalidUpdateError
-from langgraph.types import PregelTask, StateSnapshot
+from langgraph.types import PregelTask, StateSnapshot, StateUpdate
 
 from matins.domain.access import EVERYONE
 from matins.domain.errors import BadRequest, Conflict, Error, ThreadNotFound
 from matins.domain.frames import STATE_UPDATE, Frame
 from matins.domain.ids import ThreadId
+from matins.domain.thread_state import selected
 from matins.domain.threads import resting_status
 from matins.graphs.checkpoints import Saver
-from matins.graphs.configure import clients_own
+from matins.graphs.configure import clients_own, command_of
 from matins.graphs.invoke import has_next, interrupts_of
 from matins.graphs.lending import RAISED, opened
 from matins.graphs.registry import Registry
@@ -29,6 +30,19 @@ from matins.storage import checkpoints, frames, runs, thread_state, threads
 from matins.storage.pool import Conn, Pool
 
 Json = dict[str, Any]
+
+
+class _Written(msgspec.Struct, kw_only=True):
+    """What one node wrote in a superstep."""
+
+    as_node: str
+    values: Any = None
+    command: Json | None = None
+
+    def update(self) -> StateUpdate:
+        """As LangGraph takes it."""
+        written: Any = command_of(self.command) if self.command else self.values
+        return StateUpdate(written, self.as_node)
 
 
 class _Asked(msgspec.Struct, kw_only=True):
@@ -44,8 +58,17 @@ class _Asked(msgspec.Struct, kw_only=True):
     metadata: Json | None = None
     values: Any = None
     as_node: str | None = None
+    supersteps: list[list[_Written]] | None = None
+    """What nodes wrote, step by step, in place of `values` and `as_node`."""
+    select: list[str] = []
     config: Json = {}
     """The thread's: what its last run was called with, which a factory may ask for."""
+
+    def updates(self) -> list[list[StateUpdate]]:
+        """What is to be written, step by step."""
+        if self.supersteps is None:
+            return [[StateUpdate(self.values, self.as_node)]]
+        return [[written.update() for written in step] for step in self.supersteps]
 
     def place(self) -> RunnableConfig:
         """The thread, or the checkpoint of it that was named."""
@@ -83,7 +106,9 @@ async def _state(asked: _Asked, registry: Registry, pool: Pool) -> Json:
     config = asked.place()
     saver = Saver.reading(pool, allowed=registry.allowed)
     async with opened(registry, asked.graph_id, config, checkpointer=saver, access="threads.read") as graph:
-        return thread_state_of(await graph.aget_state(config, subgraphs=asked.subgraphs))
+        return selected(
+            thread_state_of(await graph.aget_state(config, subgraphs=asked.subgraphs)), asked.select
+        )
 
 
 async def _history(asked: _Asked, registry: Registry, pool: Pool) -> list[Json]:
@@ -94,7 +119,7 @@ async def _history(asked: _Asked, registry: Registry, pool: Pool) -> list[Json]:
         history = graph.aget_state_history(
             config, filter=asked.metadata, before=_before(asked.before), limit=asked.limit
         )
-        return [thread_state_of(snapshot) async for snapshot in history]
+        return [selected(thread_state_of(snapshot), asked.select) async for snapshot in history]
 
 
 def _before(named: str | Json | None) -> RunnableConfig | None:
@@ -142,7 +167,7 @@ async def _update(asked: _Asked, registry: Registry, conn: Conn) -> Json:
     saver = Saver.for_thread(conn, allowed=registry.allowed)
     async with opened(registry, asked.graph_id, config, checkpointer=saver, access="threads.update") as graph:
         try:
-            written = await graph.aupdate_state(config, asked.values, as_node=asked.as_node)
+            written = await graph.abulk_update_state(config, asked.updates())
         except Error:
             raise
         except InvalidUpdateError as refused:

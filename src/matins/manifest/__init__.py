@@ -19,6 +19,7 @@ from matins.manifest import checkpointer
 from matins.manifest import env as env_section
 from matins.manifest import http as http_section
 from matins.manifest import webhooks as webhooks_section
+from matins.manifest.checkpointer import Sweeping
 from matins.manifest.http import HttpSection
 from matins.manifest.reading import ManifestError, kind, mapping, place
 from matins.manifest.variables import Variable, variable
@@ -45,7 +46,7 @@ _KNOWN: Final = {
 """The keys of each section. Source: the schema of langgraph.json that langgraph-cli documents."""
 
 _SECTIONS: Final = ("auth", "http", "store", "checkpointer", "encryption", "webhooks")
-_NOT_YET: Final = ("auth", "store", "checkpointer.path", "checkpointer.ttl",
+_NOT_YET: Final = ("auth", "store", "checkpointer.path",
     "checkpointer.serde.allowed_json_modules", "checkpointer.serde.pickle_fallback", "encryption",
 )  # fmt: skip
 _UNSAFE: Final = {"auth": ": whoever reaches the port may read and change everything"}
@@ -66,6 +67,8 @@ class Manifest:
 
     path: Path
     graphs: dict[str, GraphSpec]
+    sweeping: Sweeping
+    """`checkpointer.ttl`."""
     dependencies: tuple[Path, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     env_file: Path | None = None
@@ -124,6 +127,7 @@ def read(path: Path) -> Manifest:
         allowed_types=checkpointer.allowed_types(path, serde),
         http=http,
         webhooks=webhooks_section.read(path, content.get("webhooks")),
+        sweeping=checkpointer.sweeping(path, sections.get("checkpointer")),
         sections=sections,
         warnings=warnings + ignored + unsupported,
     )

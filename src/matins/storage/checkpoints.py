@@ -1,4 +1,4 @@
-"""LangGraph's checkpoint tables: fenced and unfenced writes, reads, delete, copy, prune.
+"""LangGraph's checkpoint tables: fenced and unfenced writes, reads, delete, copy, prune, measure.
 
 Rows of text, bytes and encoded JSON go in and out; what they mean is for graphs/checkpoints.py to know.
 Thread ids are text here, as LangGraph's tables have them. Functions without a fence expect that the caller's
@@ -120,6 +120,22 @@ class Deltas:
     writes: Sequence[tuple[str, str, str, bytes]]
     seed_inline: bytes | None
     seed_blob: tuple[str, bytes] | None
+
+
+class Size(NamedTuple):
+    """How many rows, and how many bytes in them."""
+
+    rows: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a thread's checkpoints take: they themselves, the writes on them, and values by channel."""
+
+    checkpoints: Size
+    writes: Size
+    channels: dict[str, Size]
 
 
 _FILE: Final = "checkpoints"
@@ -245,6 +261,21 @@ async def list_delta_threads(conn: Conn, *, thread_ids: Sequence[str]) -> list[s
 async def keep_latest(conn: Conn, *, thread_id: str) -> None:
     """Delete all but the newest checkpoint of each namespace; never for a thread of `list_delta_threads`."""
     await conn.execute(load(_FILE)["keep_latest"].text, thread_id)
+
+
+async def merge_metadata(conn: Conn, *, thread_id: str, metadata: bytes) -> None:
+    """Merge metadata into that of the newest root checkpoint, if there is one; LangGraph's own keys stay."""
+    await conn.execute(load(_FILE)["merge_checkpoint_metadata"].text, thread_id, metadata)
+
+
+async def measure(conn: Conn, *, thread_id: str) -> Sizes:
+    """Measure what a thread's checkpoints take."""
+    [record] = await conn.fetch(load(_FILE)["measure_checkpoints"].text, thread_id)
+    return Sizes(
+        Size(record["checkpoints"], record["checkpoint_bytes"]),
+        Size(record["writes"], record["write_bytes"]),
+        {channel: Size(versions, octets) for channel, versions, octets in record["channels"] or ()},
+    )
 
 
 def _stored(record: Any) -> Stored:

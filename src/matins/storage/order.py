@@ -44,6 +44,8 @@ def ordered(
     if sort_by not in columns:
         message = f"Cannot sort by '{sort_by}'. Expected one of: {', '.join(columns)}"
         raise Invalid(message)
+    # Where nothing is null it is not said where nulls go: an index would not give that order.
+    nulls: LiteralString = " NULLS LAST" if columns is CRONS else ""
     if direction == "desc":
-        return query.text.replace("{order}", columns[sort_by] + " DESC NULLS LAST, " + key + " DESC")
-    return query.text.replace("{order}", columns[sort_by] + " ASC NULLS LAST, " + key + " ASC")
+        return query.text.replace("{order}", columns[sort_by] + " DESC" + nulls + ", " + key + " DESC")
+    return query.text.replace("{order}", columns[sort_by] + " ASC" + nulls + ", " + key + " ASC")

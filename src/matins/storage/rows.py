@@ -10,7 +10,7 @@ from asyncpg import Record
 from matins.domain.assistants import Assistant, Version
 from matins.domain.crons import Cron
 from matins.domain.runs import Run, RunStatus, StopReason
-from matins.domain.threads import Thread, ThreadStatus
+from matins.domain.threads import Thread, ThreadStatus, TimeToLive
 
 _VERSION: Final = tuple(field.name for field in fields(Version))
 
@@ -38,6 +38,9 @@ def thread(row: Record) -> Thread:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         state_updated_at=row["state_updated_at"],
+        ttl=TimeToLive(row["ttl_strategy"], row["ttl_minutes"]) if row["ttl_minutes"] is not None else None,
+        is_swept=row["swept_at"] is not None,
+        extracted=row.get("extracted"),
     )
 
 

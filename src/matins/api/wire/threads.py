@@ -8,13 +8,28 @@ from uuid import UUID
 import msgspec
 
 from matins.api.wire.json import Checkpoint, Json, Limit, Offset, Order, compact, instant
+from matins.domain.threads import LONGEST_MINUTES
 from matins.domain.threads import Thread as Stored
+from matins.domain.threads import TimeToLive as StoredTimeToLive
+from matins.storage.checkpoints import Sizes
 
 Status = Literal["idle", "busy", "interrupted", "error"]
 
 
+class Expiry(msgspec.Struct, kw_only=True):
+    """A thread's time to live, its own or the default. `expires_at` is null once it was pruned, until its next use."""
+
+    strategy: str
+    ttl_minutes: float
+    expires_at: str | None
+
+
 class Thread(msgspec.Struct, kw_only=True):
-    """A thread. `error` and `interrupts` are there from its first run or state write on. Source: observed."""
+    """A thread. `error` and `interrupts` are there from its first run or state write on. Source: observed.
+
+    `ttl` is there when a client asked to include it, and null where threads live for ever; `extracted` when a search
+    was told what to extract.
+    """
 
     thread_id: UUID
     created_at: str
@@ -26,6 +41,8 @@ class Thread(msgspec.Struct, kw_only=True):
     values: msgspec.Raw | None
     error: msgspec.Raw | msgspec.UnsetType | None = msgspec.UNSET
     interrupts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    ttl: Expiry | msgspec.UnsetType | None = msgspec.UNSET
+    extracted: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def thread(stored: Stored) -> Thread:
@@ -43,24 +60,53 @@ def thread(stored: Stored) -> Thread:
     if stored.interrupts is not None:
         shown.error = msgspec.Raw(stored.error) if stored.error is not None else None
         shown.interrupts = msgspec.Raw(stored.interrupts)
+    if stored.extracted is not None:
+        shown.extracted = compact(stored.extracted)
     return shown
 
 
-class TimeToLive(msgspec.Struct, kw_only=True):
-    """How long an idle thread lives, in minutes, and what then happens."""
+def expiry(stored: Stored, default: StoredTimeToLive | None) -> Expiry | None:
+    """Give a thread's time to live, or None when it lives for ever."""
+    ttl = stored.ttl or default
+    if ttl is None:
+        return None
+    expires_at = stored.expires_at(ttl)
+    return Expiry(
+        strategy=ttl.strategy,
+        ttl_minutes=ttl.minutes,
+        expires_at=instant(expires_at) if expires_at else None,
+    )
 
-    ttl: Annotated[float, msgspec.Meta(ge=0, le=52_560_000)]
+
+class TimeToLive(msgspec.Struct, kw_only=True):
+    """How long a thread lives after its last use, in minutes, and what then happens."""
+
+    ttl: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_MINUTES)]
     strategy: Literal["delete", "keep_latest"] = "delete"
 
 
+class Update(msgspec.Struct, kw_only=True):
+    """What one node wrote: `values`, or a `command` with an update and where to go. Source: SDKs, threads.create."""
+
+    as_node: str
+    values: Json | list[Any] | None = None
+    command: Json | None = None
+
+
+class Superstep(msgspec.Struct, kw_only=True):
+    """What nodes wrote in one step."""
+
+    updates: Annotated[list[Update], msgspec.Meta(min_length=1)]
+
+
 class ThreadCreate(msgspec.Struct, kw_only=True):
-    """What creates a thread."""
+    """What creates a thread. `supersteps` give it a state, by the graph that `metadata.graph_id` names."""
 
     thread_id: UUID | msgspec.UnsetType = msgspec.UNSET
     metadata: Json = {}
     if_exists: Literal["raise", "do_nothing"] = "raise"
     ttl: TimeToLive | msgspec.UnsetType = msgspec.UNSET
-    supersteps: list[Any] = []
+    supersteps: list[Superstep] = []
 
 
 class ThreadPatch(msgspec.Struct, kw_only=True):
@@ -99,7 +145,7 @@ class ThreadSearch(ThreadCount, kw_only=True):
     offset: Offset = 0
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
     sort_order: Order = "desc"
-    extract: Json = {}
+    extract: Annotated[dict[str, str], msgspec.Meta(max_length=10)] = {}
     select: list[
         Literal[
             "thread_id",
@@ -135,6 +181,13 @@ class StateAt(msgspec.Struct, kw_only=True):
 
     checkpoint: Checkpoint
     subgraphs: bool = False
+    select: list[str] = []
+
+
+class StatePatch(msgspec.Struct, kw_only=True):
+    """Metadata to merge into a thread's, key by key."""
+
+    metadata: Json
 
 
 class StateUpdate(msgspec.Struct, kw_only=True):
@@ -161,3 +214,53 @@ class History(msgspec.Struct, kw_only=True):
     before: str | Json | msgspec.UnsetType = msgspec.UNSET
     metadata: Json = {}
     checkpoint: Checkpoint | msgspec.UnsetType = msgspec.UNSET
+    select: list[str] = []
+
+
+class Taken(msgspec.Struct, kw_only=True):
+    """How many there are, and the bytes that they take."""
+
+    count: int
+    bytes: int
+
+
+class ChannelTaken(msgspec.Struct, kw_only=True):
+    """How many values of a channel are kept, and the bytes that they take."""
+
+    versions: int
+    bytes: int
+
+
+class ValuesTaken(Taken, kw_only=True):
+    """The values that are kept, by channel. Those of simple types are counted with the checkpoints they stand in."""
+
+    by_channel: dict[str, ChannelTaken]
+
+
+class Storage(msgspec.Struct, kw_only=True):
+    """What a thread's checkpoints take. Source: observed."""
+
+    thread_id: UUID
+    total_bytes: int
+    checkpoints: Taken
+    channel_values: ValuesTaken
+    pending_writes: Taken
+
+
+def storage(thread_id: UUID, sizes: Sizes) -> Storage:
+    """Give what a thread takes as clients see it."""
+    channels = sizes.channels
+    values = ValuesTaken(
+        count=sum(size.rows for size in channels.values()),
+        bytes=sum(size.octets for size in channels.values()),
+        by_channel={
+            name: ChannelTaken(versions=size.rows, bytes=size.octets) for name, size in channels.items()
+        },
+    )
+    return Storage(
+        thread_id=thread_id,
+        total_bytes=sizes.checkpoints.octets + values.bytes + sizes.writes.octets,
+        checkpoints=Taken(count=sizes.checkpoints.rows, bytes=sizes.checkpoints.octets),
+        channel_values=values,
+        pending_writes=Taken(count=sizes.writes.rows, bytes=sizes.writes.octets),
+    )

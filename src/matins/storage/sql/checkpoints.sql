@@ -289,3 +289,22 @@ FROM needed
 WHERE c.thread_id = $1 AND c.checkpoint_ns = needed.checkpoint_ns AND c.checkpoint_id = needed.checkpoint_id
     AND NOT EXISTS (SELECT FROM needed AS parent WHERE parent.checkpoint_ns = c.checkpoint_ns
         AND parent.checkpoint_id = c.parent_checkpoint_id)
+
+-- name: merge_checkpoint_metadata :exec
+-- $1 thread_id, $2 metadata. Into that of the newest root checkpoint; not the keys by which LangGraph, and a run that is
+-- taken up again, know a checkpoint.
+UPDATE checkpoints SET metadata = metadata
+    || ($2::jsonb - '{source,step,parents,thread_id,run_id,counters_since_delta_snapshot,delta_writes_versioned}'::text[])
+WHERE thread_id = $1 AND checkpoint_ns = '' AND checkpoint_id =
+    (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $1 AND checkpoint_ns = '')
+
+-- name: measure_checkpoints :one
+-- $1 thread_id. Values stand in blobs, but those of simple types: they stand in the checkpoint itself.
+SELECT c.count AS checkpoints, c.bytes AS checkpoint_bytes, w.count AS writes, w.bytes AS write_bytes, b.channels
+FROM (SELECT count(*), coalesce(sum(octet_length(checkpoint::text) + octet_length(metadata::text)), 0)::bigint AS bytes
+      FROM checkpoints WHERE thread_id = $1) AS c,
+    (SELECT count(*), coalesce(sum(octet_length(blob)), 0)::bigint AS bytes
+     FROM checkpoint_writes WHERE thread_id = $1) AS w,
+    (SELECT array_agg((channel, versions, bytes) ORDER BY channel) AS channels
+     FROM (SELECT channel, count(*) AS versions, coalesce(sum(octet_length(blob)), 0)::bigint AS bytes
+           FROM checkpoint_blobs WHERE thread_id = $1 AND type <> 'empty' GROUP BY channel) AS each) AS b

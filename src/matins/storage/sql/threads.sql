@@ -19,27 +19,74 @@ SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner 
 SELECT max(checkpoint_id) AS checkpoint_id FROM checkpoints WHERE thread_id = $1::uuid::text AND checkpoint_ns = '';
 
 -- name: search_threads :many
--- $1 owner or null, $2 ids or null, $3 metadata or null, $4 values or null, $5 status or null, $6 limit, $7 offset
-SELECT * FROM matins.thread
+-- $1 owner or null, $2 ids or null, $3 values or null, $4 status or null, $5 limit, $6 offset,
+-- $7 what to extract or null
+SELECT *, matins.extracted($7, "values", metadata, config, interrupts) AS extracted
+FROM matins.thread
 WHERE ($1::text IS NULL OR owner = $1)
   AND ($2::uuid[] IS NULL OR thread_id = ANY($2))
-  AND ($3::jsonb IS NULL OR metadata @> $3)
-  AND ($4::jsonb IS NULL OR "values" @> $4)
-  AND ($5::text IS NULL OR status = $5)
+  AND ($3::jsonb IS NULL OR "values" @> $3)
+  AND ($4::text IS NULL OR status = $4)
 ORDER BY {order}
-LIMIT $6 OFFSET $7;
+LIMIT $5 OFFSET $6;
+
+-- name: search_threads_by_metadata :many
+-- $1-$7 as search_threads, $8 metadata. All that match are found first, by their index, and then sorted: left to
+-- choose, the planner may go through a million threads in their order in search of the only one.
+WITH matching AS MATERIALIZED (
+    SELECT thread_id, status, created_at, updated_at, state_updated_at
+    FROM matins.thread
+    WHERE metadata @> $8
+      AND ($1::text IS NULL OR owner = $1)
+      AND ($2::uuid[] IS NULL OR thread_id = ANY($2))
+      AND ($3::jsonb IS NULL OR "values" @> $3)
+      AND ($4::text IS NULL OR status = $4)
+)
+SELECT t.*, matins.extracted($7, t."values", t.metadata, t.config, t.interrupts) AS extracted
+FROM (SELECT thread_id FROM matching ORDER BY {order} LIMIT $5 OFFSET $6) AS page
+JOIN matins.thread AS t USING (thread_id)
+ORDER BY {order};
+
+-- name: walk_threads :many
+-- $1-$8 as search_threads_by_metadata, $9 how many of all threads to go through at most, in their order, until enough
+-- are found.
+SELECT *, matins.extracted($7, "values", metadata, config, interrupts) AS extracted
+FROM (SELECT * FROM matins.thread ORDER BY {order} LIMIT $9) AS first
+WHERE metadata @> $8
+  AND ($1::text IS NULL OR owner = $1)
+  AND ($2::uuid[] IS NULL OR thread_id = ANY($2))
+  AND ($3::jsonb IS NULL OR "values" @> $3)
+  AND ($4::text IS NULL OR status = $4)
+ORDER BY {order}
+LIMIT $5 OFFSET $6;
 
 -- name: count_threads :one
--- $1 owner or null, $2 ids or null, $3 metadata or null, $4 values or null, $5 status or null,
--- $6 the most to count or null
+-- $1 owner or null, $2 ids or null, $3 values or null, $4 status or null, $5 the most to count or null
 SELECT count(*) FROM (
     SELECT 1 FROM matins.thread
     WHERE ($1::text IS NULL OR owner = $1)
       AND ($2::uuid[] IS NULL OR thread_id = ANY($2))
-      AND ($3::jsonb IS NULL OR metadata @> $3)
-      AND ($4::jsonb IS NULL OR "values" @> $4)
-      AND ($5::text IS NULL OR status = $5)
-    LIMIT $6
+      AND ($3::jsonb IS NULL OR "values" @> $3)
+      AND ($4::text IS NULL OR status = $4)
+    LIMIT $5
+) AS matching;
+
+-- name: count_threads_by_metadata :one
+-- $1-$5 as count_threads, $6 metadata
+SELECT count(*) FROM (
+    SELECT 1 FROM matins.thread
+    WHERE metadata @> $6
+      AND ($1::text IS NULL OR owner = $1)
+      AND ($2::uuid[] IS NULL OR thread_id = ANY($2))
+      AND ($3::jsonb IS NULL OR "values" @> $3)
+      AND ($4::text IS NULL OR status = $4)
+    LIMIT $5
+) AS matching;
+
+-- name: count_threads_tagged :one
+-- $1 metadata of one key with a plain value, $2 the most to count or null
+SELECT count(*) FROM (
+    SELECT 1 FROM matins.thread_tag WHERE tag = (SELECT matins.tags($1)) LIMIT $2
 ) AS matching;
 
 -- name: update_thread :one
@@ -48,8 +95,6 @@ UPDATE matins.thread
 SET metadata = metadata || $3,
     ttl_strategy = coalesce($4, ttl_strategy),
     ttl_minutes = coalesce($5, ttl_minutes),
-    expires_at = CASE WHEN $5::double precision IS NULL THEN expires_at
-                      ELSE matins.now() + make_interval(secs => $5 * 60) END,
     updated_at = matins.now()
 WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2)
 RETURNING *;
@@ -73,9 +118,12 @@ SET status = CASE
 WHERE thread_id = $1;
 
 -- name: copy_thread :one
--- $1 thread_id, $2 owner or null, $3 the copy's id, $4 the copy's owner. What it is at rest: no run comes along.
-INSERT INTO matins.thread (thread_id, owner, metadata, config, status, resting_status, "values", interrupts, error)
-SELECT $3, $4, metadata, config, resting_status, resting_status, "values", interrupts, error
+-- $1 thread_id, $2 owner or null, $3 the copy's id, $4 the copy's owner. What it is at rest: no run comes along. Its
+-- time to live is the original's, from now on.
+INSERT INTO matins.thread (thread_id, owner, metadata, config, status, resting_status, "values", interrupts, error,
+                           ttl_strategy, ttl_minutes, expires_at)
+SELECT $3, $4, metadata, config, resting_status, resting_status, "values", interrupts, error,
+       ttl_strategy, ttl_minutes, matins.now() + make_interval(secs => ttl_minutes * 60)
 FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2)
 ON CONFLICT (thread_id) DO NOTHING
 RETURNING *;
