@@ -3,7 +3,7 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> lease -> workers -> lanes -> reaper -> claimer -> scheduler -> http
+    pool -> lease -> workers -> lanes -> private http -> reaper -> claimer -> scheduler -> http
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from uuid import UUID
 import anyio
 import uvicorn
 from anyio.abc import TaskStatus
+from starlette.types import ASGIApp
 
 from matins import __version__, telemetry
 from matins.api.app import build
+from matins.api.inside import Inside, private_socket, socket_path
 from matins.api.parts import Parts
 from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
@@ -46,7 +48,7 @@ from matins.storage.pool import normalise_dsn, open_pool
 from matins.workers.pool import GraphsFailed
 from matins.workers.pool import Pool as Workers
 from matins.workers.process import Launch
-from matins.workers.protocol import CONNECTIONS
+from matins.workers.protocol import CONNECTIONS, STORE_CONNECTIONS
 from matins.workers.reload import Reloader
 
 CONFIGURATION_ERROR: Final = 2
@@ -131,13 +133,13 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Http:
-    """The HTTP server, on a socket that the parent keeps open."""
+    """An HTTP server on a socket that listens."""
 
-    def __init__(self, parts: Parts, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         self._listener: Final = listener
         self._server: Final = _Uvicorn(
             uvicorn.Config(
-                build(parts),
+                app,
                 http="httptools",
                 ws="none",
                 lifespan="off",
@@ -199,7 +201,11 @@ async def serve(
                 settings.config,
                 settings.lanes,
                 # Strict msgpack is read by LangGraph once, when it is imported: a stored checkpoint never runs code.
-                {"DATABASE_URI": settings.database_uri, "LANGGRAPH_STRICT_MSGPACK": "true"},
+                {
+                    "DATABASE_URI": settings.database_uri,
+                    "LANGGRAPH_STRICT_MSGPACK": "true",
+                    "MATINS_SOCKET": str(socket_path(node_id)),
+                },
             ),
             workers=settings.workers,
             on_graphs=on_graphs,
@@ -218,13 +224,23 @@ async def serve(
         claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wake)
         scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wake)
         runs = Runs(pool=pool, workers=workers, lanes=lanes, hub=hub, lease=lease, wake=wake)
-        parts = Parts(pool=pool, workers=workers, runs=runs, hub=hub, lease=lease, crons_changed=due)
+        parts = Parts(
+            pool=pool,
+            workers=workers,
+            runs=runs,
+            hub=hub,
+            lease=lease,
+            callers=lanes.callers,
+            crons_changed=due,
+        )
+        app = build(parts)
+        private = Http(Inside(app, lanes.callers), stack.enter_context(private_socket(node_id, predecessor)))
         await stack.enter_async_context(running(parent))
-        for part in (lease, workers, lanes, reaper, claimer, scheduler):
+        for part in (lease, workers, lanes, private, reaper, claimer, scheduler):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             await stack.enter_async_context(running(Reloader(workers, settings.config)))
-        await stack.enter_async_context(running(Http(parts, listener)))
+        await stack.enter_async_context(running(Http(app, listener)))
         parent.tell("ready")
         log.info(
             telemetry.NODE_STARTED,
@@ -232,7 +248,7 @@ async def serve(
             workers=settings.workers,
             lanes=settings.lanes,
             # The pool's, the lease's, and those of the workers and the desk.
-            connections=settings.connections + 1 + CONNECTIONS * (settings.workers + 1),
+            connections=settings.connections + 1 + (CONNECTIONS + STORE_CONNECTIONS) * (settings.workers + 1),
             max_connections=await pool.run(queue.max_connections, transaction=False),
         )
         if settings.is_dev and predecessor is None:

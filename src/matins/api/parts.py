@@ -9,6 +9,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from matins.engine.callers import Callers
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
 from matins.engine.streams.hub import Hub
@@ -25,6 +26,7 @@ class Parts:
     hub: Hub
     workers: Workers
     lease: Lease
+    callers: Callers
     crons_changed: Callable[[], None]
 
 

@@ -7,12 +7,13 @@ these handlers give the whole reply as an ASGI application. What can be refused 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from matins.api import auth, body, query, runs, sse
+from matins.api import auth, body, inside, query, runs, sse
 from matins.api.parts import Parts
 from matins.api.wire.runs import RunCreate, RunOnThread, RunWithoutThread
 from matins.domain import access
@@ -69,10 +70,17 @@ async def join_stream_stateless(request: Request, parts: Parts) -> ASGIApp:
 def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
     wanted = asked.request()
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
-        with parts.hub.subscribe(run_id) as subscription:
-            run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
+        caller = inside.caller(asgi)
+        behind = thread_id if wanted.multitask_strategy == "enqueue" else None
+        with (
+            parts.callers.waiting(caller, run_id, behind=behind),
+            parts.hub.subscribe(run_id) as subscription,
+        ):
+            run = await parts.runs.submit(
+                wanted, run_id=run_id, thread_id=thread_id, scope=scope, parent=caller
+            )
             place = _place(run, thread_id)
             await sse.relay(
                 receive,
@@ -89,10 +97,17 @@ def _streamed(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope:
 def _awaited(parts: Parts, asked: RunCreate, thread_id: ThreadId | None, scope: access.Scope) -> ASGIApp:
     wanted = asked.request()
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
-        with parts.hub.subscribe(run_id, frames=False) as subscription:
-            run = await parts.runs.submit(wanted, run_id=run_id, thread_id=thread_id, scope=scope)
+        caller = inside.caller(asgi)
+        behind = thread_id if wanted.multitask_strategy == "enqueue" else None
+        with (
+            parts.callers.waiting(caller, run_id, behind=behind),
+            parts.hub.subscribe(run_id, frames=False) as subscription,
+        ):
+            run = await parts.runs.submit(
+                wanted, run_id=run_id, thread_id=thread_id, scope=scope, parent=caller
+            )
             place = _place(run, run.thread_id)  # with its thread even when that is hidden. Source: observed
             await sse.relay(
                 receive,
@@ -110,18 +125,19 @@ def _joined(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASGIA
     run_id, scope = query.run_id(request), auth.authorize(request)
     cancels = query.switch(request, "cancel_on_disconnect")
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
-            await sse.relay(
-                receive,
-                send,
-                parts.runs.reply(run, subscription),
-                sse.value,
-                headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
-                on_disconnect=_canceller(parts, run, scope) if cancels else None,
-            )
+            with _waiting(parts, asgi, run):
+                await sse.relay(
+                    receive,
+                    send,
+                    parts.runs.reply(run, subscription),
+                    sse.value,
+                    headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
+                    on_disconnect=_canceller(parts, run, scope) if cancels else None,
+                )
 
     return reply
 
@@ -133,22 +149,29 @@ def _followed(request: Request, parts: Parts, thread_id: ThreadId | None) -> ASG
     modes = query.names(request, "stream_mode")
     asked = f"?{request.url.query}" if request.url.query else ""
 
-    async def reply(_: Scope, receive: Receive, send: Send) -> None:
+    async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
         with parts.hub.subscribe(run_id) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
             frames = parts.runs.replay(run, subscription, after=after)
-            await sse.relay(
-                receive,
-                send,
-                _of_modes(frames, modes) if modes else frames,
-                sse.events,
-                # With the query: a client that comes back goes to exactly this place.
-                headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream{asked}"},
-                on_disconnect=_canceller(parts, run, scope) if cancels else None,
-            )
+            with _waiting(parts, asgi, run):
+                await sse.relay(
+                    receive,
+                    send,
+                    _of_modes(frames, modes) if modes else frames,
+                    sse.events,
+                    # With the query: a client that comes back goes to exactly this place.
+                    headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream{asked}"},
+                    on_disconnect=_canceller(parts, run, scope) if cancels else None,
+                )
 
     return reply
+
+
+def _waiting(parts: Parts, asgi: Scope, run: Run) -> AbstractContextManager[None]:
+    """Have the run that asks, if one does, wait for this one."""
+    behind = None if run.status.is_terminal else run.thread_id
+    return parts.callers.waiting(inside.caller(asgi), run.run_id, behind=behind)
 
 
 def _place(run: Run, thread_id: ThreadId | None) -> str:

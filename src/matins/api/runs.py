@@ -7,7 +7,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, pages, query
+from matins.api import auth, body, inside, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import runs as wire
 from matins.domain.access import Scope
@@ -26,7 +26,11 @@ async def create(request: Request, parts: Parts) -> Response:
     thread_id = query.thread_id(request)
     asked = await body.read(request, wire.RunOnThread)
     run = await parts.runs.submit(
-        asked.request(), run_id=RunId(uuid7()), thread_id=thread_id, scope=auth.authorize(request)
+        asked.request(),
+        run_id=RunId(uuid7()),
+        thread_id=thread_id,
+        scope=auth.authorize(request),
+        parent=inside.caller(request.scope),
     )
     return body.respond(
         wire.created(run), headers={"Content-Location": f"/threads/{run.thread_id}/runs/{run.run_id}"}
@@ -37,7 +41,11 @@ async def create_stateless(request: Request, parts: Parts) -> Response:
     """Create a run on a thread of its own and answer at once."""
     asked = await body.read(request, wire.RunWithoutThread)
     run = await parts.runs.submit(
-        asked.request(), run_id=RunId(uuid7()), thread_id=None, scope=auth.authorize(request)
+        asked.request(),
+        run_id=RunId(uuid7()),
+        thread_id=None,
+        scope=auth.authorize(request),
+        parent=inside.caller(request.scope),
     )
     return body.respond(wire.created(run), headers={"Content-Location": f"/runs/{run.run_id}"})
 
@@ -48,7 +56,9 @@ async def create_batch(request: Request, parts: Parts) -> Response:
     if not 1 <= len(asked) <= wire.LARGEST_BATCH:
         raise Invalid(f"A batch has 1 to {wire.LARGEST_BATCH} runs, not {len(asked)}")
     requests = [each.request() for each in asked]
-    made = await parts.runs.submit_all(requests, scope=auth.authorize(request))
+    made = await parts.runs.submit_all(
+        requests, scope=auth.authorize(request), parent=inside.caller(request.scope)
+    )
     return body.respond([wire.created(run) for run in made])
 
 

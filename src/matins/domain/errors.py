@@ -2,7 +2,7 @@
 
     Error
      +- NotFound          ThreadNotFound, RunNotFound, AssistantNotFound, CronNotFound, GraphNotFound
-     +- Conflict          AlreadyExists, ThreadBusy
+     +- Conflict          AlreadyExists, ThreadBusy, WaitsForItself
      +- Invalid           (InvalidSchedule and InvalidTimezone live in schedules.py)
      |   +- BadRequest    what the contract answers with 400 rather than 422
      +- Forbidden, Unauthenticated
@@ -88,6 +88,19 @@ class ThreadBusy(Conflict):
     def __init__(self) -> None:
         super().__init__(
             "Thread is already running a task. Wait for it to finish or choose a different multitask strategy."
+        )
+
+
+class WaitsForItself(Conflict):
+    """A run would wait for one that can only start after it has ended."""
+
+    code = "waits_for_itself"
+
+    def __init__(self, run_id: UUID, holder: UUID, thread_id: UUID) -> None:
+        why = "" if holder == run_id else f" by run {holder}, which waits for this one"
+        super().__init__(
+            f"Run {run_id} would wait for itself: thread {thread_id} is held{why} until it has ended. Use another "
+            "thread, or create the run without waiting for it."
         )
 
 

@@ -18,6 +18,7 @@ from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
 from matins.engine import assistants, replies
+from matins.engine.callers import Caller
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.hub import Hub, Subscription
@@ -114,16 +115,25 @@ class Runs:
         self.is_draining = False
 
     async def submit(
-        self, request: RunRequest, *, run_id: RunId, thread_id: ThreadId | None, scope: Scope
+        self,
+        request: RunRequest,
+        *,
+        run_id: RunId,
+        thread_id: ThreadId | None,
+        scope: Scope,
+        parent: Caller | None = None,
     ) -> Run:
         """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
 
+        `parent` is the run that creates it, if one does.
         Raises: NotFound, ThreadBusy, Invalid, Unavailable.
         """
         refuse_both(request.config, request.context)
         fresh = thread_id is None
         on = thread_id or ThreadId(uuid7())
-        may_claim = request.after_seconds <= 0 and self._lease.is_held and not self.is_draining
+        # A run that may finish while we are leaving may need its children for that.
+        is_welcome = not self.is_draining or parent is not None
+        may_claim = request.after_seconds <= 0 and self._lease.is_held and is_welcome
         reservation = self._workers.reserve() if may_claim else None
         tries = 0
         claimed = False
@@ -139,7 +149,15 @@ class Runs:
             claims = reservation is not None
             displaced = _Displaced()
             run = await self._insert(
-                conn, request, run_id, on, scope=scope, fresh=fresh, claims=claims, displaced=displaced
+                conn,
+                request,
+                run_id,
+                on,
+                scope=scope,
+                fresh=fresh,
+                claims=claims,
+                parent=parent,
+                displaced=displaced,
             )
             claimed = run.status is RunStatus.RUNNING
             return run
@@ -164,7 +182,9 @@ class Runs:
             self._wake()
         return run
 
-    async def submit_all(self, requests: Sequence[RunRequest], *, scope: Scope) -> list[Run]:
+    async def submit_all(
+        self, requests: Sequence[RunRequest], *, scope: Scope, parent: Caller | None = None
+    ) -> list[Run]:
         """Create runs, each on a thread of its own: all of them or none.
 
         Raises: NotFound, Invalid, Unavailable.
@@ -179,7 +199,9 @@ class Runs:
                 already = await runs.get(conn, run_id, thread_id=on, scope=scope)  # by a former try's COMMIT
                 made.append(
                     already
-                    or await self._insert(conn, request, run_id, on, scope=scope, fresh=True, claims=False)
+                    or await self._insert(
+                        conn, request, run_id, on, scope=scope, fresh=True, claims=False, parent=parent
+                    )
                 )
             return made
 
@@ -197,6 +219,7 @@ class Runs:
         scope: Scope,
         fresh: bool,
         claims: bool,
+        parent: Caller | None,
         displaced: _Displaced | None = None,
     ) -> Run:
         assistant = await assistants.resolve(conn, request.assistant_id, graphs=self._workers, scope=scope)
@@ -228,6 +251,9 @@ class Runs:
                 multitask_strategy=request.multitask_strategy,
                 temporary=temporary,
                 after_seconds=request.after_seconds,
+                priority=parent.childs_priority if parent else 0,
+                parent_run_id=parent.run_id if parent else None,
+                creator=parent.creator if parent else None,
             ),
             scope=scope,
             claimed_by=self._lease.node_id if claims and not in_flight else None,

@@ -39,6 +39,7 @@ async def insert(conn: Conn, run: NewRun, *, scope: Scope, claimed_by: NodeId | 
         run.scheduled_for,
         run.creator,
         claimed_by,
+        run.parent_run_id,
     )
     assert row is not None  # noqa: S101 - an INSERT that returns has a row or raises
     return rows.run(row)

@@ -22,6 +22,7 @@ from matins.domain.errors import Error, LeaseLost, Unavailable
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
+from matins.engine.callers import Callers
 from matins.engine.lease import Lease
 from matins.engine.streams.hub import Hub
 from matins.storage import frames as frame_log
@@ -70,6 +71,7 @@ class Lanes:
         self._lease: Final = lease
         self._wake: Final = wake
         self._limit_s: Final = limit_s
+        self.callers: Final = Callers(workers=workers, wake=wake)
         self._held: dict[Held, float] = {}  # each with the time at which it has run too long
         self._group: TaskGroup | None = None
         self._emptied = anyio.Event()
@@ -162,7 +164,9 @@ class Lanes:
             log = _Log(self._pool, run.held) if kwargs.resumable else None
             if log is not None:
                 await log.open()
-            outcome = await self._workers.execute(reservation, _order(run), partial(self._pass_on, run, log))
+            with self.callers.admitted(run) as token:
+                order = _order(run, token)
+                outcome = await self._workers.execute(reservation, order, partial(self._pass_on, run, log))
             await self._conclude(run, outcome, log)
         except (LeaseLost, Unavailable):
             raise
@@ -324,7 +328,7 @@ class _Log:
         return numbered
 
 
-def _order(run: Run) -> Execute:
+def _order(run: Run, token: str) -> Execute:
     return Execute(
         run_id=run.run_id,
         thread_id=run.thread_id,
@@ -335,4 +339,5 @@ def _order(run: Run) -> Execute:
         offered_at=time.monotonic(),
         creator=run.creator,
         cron_id=run.cron_id,
+        token=token,
     )

@@ -8,10 +8,11 @@ SELECT DISTINCT thread_id FROM matins.run WHERE thread_id = ANY($1::uuid[]) AND 
 
 -- name: insert_run :one
 -- $1 run_id, $2 thread_id, $3 assistant_id, $4 owner, $5 metadata, $6 kwargs, $7 multitask_strategy, $8 temporary,
--- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null
+-- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null,
+-- $15 parent_run_id
 INSERT INTO matins.run (run_id, thread_id, assistant_id, owner, metadata, kwargs, multitask_strategy, temporary,
                         due_at, priority, cron_id, scheduled_for, creator,
-                        node_id, status, attempt, started_at, base_checkpoint_id)
+                        node_id, status, attempt, started_at, base_checkpoint_id, parent_run_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
         matins.now() + make_interval(secs => $9::double precision), $10, $11, $12, $13,
         $14::uuid,
@@ -19,7 +20,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
         CASE WHEN $14::uuid IS NULL THEN 0 ELSE 1 END,
         CASE WHEN $14::uuid IS NULL THEN NULL ELSE matins.now() END,
         CASE WHEN $14::uuid IS NULL THEN NULL ELSE
-            (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $2::uuid::text AND checkpoint_ns = '') END)
+            (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $2::uuid::text AND checkpoint_ns = '') END,
+        $15)
 RETURNING *;
 
 -- name: get_run :one
