@@ -3,7 +3,8 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> wakes -> lease -> workers -> lanes -> watch -> reaper -> claimer -> scheduler -> sweeper -> courier -> http
+    pool -> wakes -> lease -> workers -> lanes -> watch -> private http -> reaper -> claimer -> scheduler -> sweeper
+         -> courier -> http
 """
 
 from __future__ import annotations
@@ -15,25 +16,24 @@ import socket
 import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
 import anyio
-import uvicorn
 from anyio.abc import TaskStatus
-
-# Imported here and not by name in uvicorn: a user's file must not shadow httptools.
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from matins import __version__, telemetry
 from matins.api.app import build
-from matins.api.custom import Custom, say_what_is_stale
 from matins.api.custom import load as load_custom
+from matins.api.custom import say_what_is_stale
+from matins.api.inside import Inside, private_socket, socket_path
 from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
+from matins.api.serving import Http
 from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
@@ -53,6 +53,7 @@ from matins.engine.webhooks.guard import Guard
 from matins.engine.webhooks.sender import Sender
 from matins.manifest import read as read_manifest
 from matins.manifest import webhooks
+from matins.manifest.http import HttpSection
 from matins.manifest.reading import ManifestError
 from matins.settings import Settings, SettingsError
 from matins.settings import read as read_settings
@@ -62,16 +63,11 @@ from matins.storage.pool import normalise_dsn, open_pool
 from matins.workers.pool import GraphsFailed
 from matins.workers.pool import Pool as Workers
 from matins.workers.process import Launch
-from matins.workers.protocol import CONNECTIONS
+from matins.workers.protocol import CONNECTIONS, STORE_CONNECTIONS
 from matins.workers.reload import Reloader
 
 CONFIGURATION_ERROR: Final = 2
 DATABASE_PATIENCE_SECONDS: Final = 30.0
-UNSENT_BYTES: Final = 128 * 1024
-"""How much the kernel takes for a connection before it can send it. By default megabytes, for each that is slow."""
-
-GOODBYE_SECONDS: Final = 1
-"""How long open connections have, once nothing more will be sent on them."""
 
 
 class Part(Protocol):
@@ -140,65 +136,6 @@ class Parent:
         os._exit(1)
 
 
-class _Uvicorn(uvicorn.Server):
-    """Leaves signals to us."""
-
-    @contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        """Capture none."""
-        yield
-
-
-class _Connection(HttpToolsProtocol):
-    """Lets a reply drop its connection with all that is unsent on it: `scope["abort"]`."""
-
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        super().on_message_begin()
-        self.scope["abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
-
-
-class Http:
-    """The HTTP server, on a socket that the parent keeps open."""
-
-    def __init__(self, parts: Parts, listener: socket.socket, custom: Custom | None) -> None:
-        self._listener: Final = listener
-        self._server: Final = _Uvicorn(
-            uvicorn.Config(
-                build(parts, custom),
-                http=_Connection,
-                ws="auto" if custom else "none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=GOODBYE_SECONDS,
-            )
-        )
-
-        # A client that reads nothing holds little of the kernel's memory; the window of one that reads stays its own.
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-
-    async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Serve; cancelled, let open requests end for a moment. `serve` itself must never be cancelled."""
-        async with anyio.create_task_group() as group:
-            with anyio.CancelScope(shield=True):
-                group.start_soon(self._until_cancelled, task_status)
-                await self._server.serve(sockets=[self._listener])
-            group.cancel_scope.cancel()
-
-    async def _until_cancelled(self, task_status: TaskStatus[None]) -> None:
-        try:
-            while not self._server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
-                await anyio.sleep(0.005)
-            task_status.started()
-            await anyio.sleep_forever()
-        finally:
-            self._server.should_exit = True
-
-
 async def serve(
     settings: Settings, *, listener: socket.socket, parent: Parent, predecessor: NodeId | None
 ) -> None:
@@ -240,7 +177,11 @@ async def serve(
                 settings.config,
                 settings.lanes,
                 # Strict msgpack is read by LangGraph once, when it is imported: a stored checkpoint never runs code.
-                {"DATABASE_URI": settings.database_uri, "LANGGRAPH_STRICT_MSGPACK": "true"},
+                {
+                    "DATABASE_URI": settings.database_uri,
+                    "LANGGRAPH_STRICT_MSGPACK": "true",
+                    "MATINS_SOCKET": str(socket_path(node_id)),
+                },
             ),
             workers=settings.workers,
             on_graphs=on_graphs,
@@ -288,20 +229,28 @@ async def serve(
             wakes=wakes,
             hub=hub,
             lease=lease,
+            callers=lanes.callers,
             crons_changed=due,
             webhooks=guard,
             default_ttl=manifest.sweeping.default,
             http=manifest.http,
         )
+        # A run that calls from inside finds the routes where clients have them by default, and all of them.
+        inner = Inside(build(replace(parts, http=HttpSection())), lanes.callers)
+        private = Http(inner, stack.enter_context(private_socket(node_id, predecessor)))
         await stack.enter_async_context(running(parent))
         if custom is not None:
             await stack.enter_async_context(running(custom.lifespan))
-        for part in (wakes, lease, workers, lanes, watch, reaper, claimer, scheduler, sweeper, courier):
+        for part in (
+            *(wakes, lease, workers, lanes, watch, private),
+            *(reaper, claimer, scheduler, sweeper, courier),
+        ):
             await stack.enter_async_context(running(part))
         if settings.reloads:
             reloader = Reloader(workers, settings.config, on_change=partial(say_what_is_stale, manifest))
             await stack.enter_async_context(running(reloader))
-        await stack.enter_async_context(running(Http(parts, listener, custom)))
+        http = Http(build(parts, custom), listener, has_websockets=custom is not None)
+        await stack.enter_async_context(running(http))
         parent.tell("ready")
         log.info(
             telemetry.NODE_STARTED,
@@ -309,7 +258,7 @@ async def serve(
             workers=settings.workers,
             lanes=settings.lanes,
             # The pool's, the lease's, that of the wakes, and those of the workers and the desk.
-            connections=settings.connections + 2 + CONNECTIONS * (settings.workers + 1),
+            connections=settings.connections + 2 + (CONNECTIONS + STORE_CONNECTIONS) * (settings.workers + 1),
             max_connections=await pool.run(queue.max_connections, transaction=False),
         )
         if settings.is_dev and predecessor is None:

@@ -108,6 +108,7 @@ async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serv
             watch=watch,
             wakes=wakes,
             webhooks=guard,
+            callers=lanes.callers,
             http=manifest.http,
         )
         transport = httpx.ASGITransport(build(parts, load(manifest)))

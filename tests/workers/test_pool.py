@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -240,3 +241,52 @@ async def test_calls_go_to_a_process_without_runs(run_pool: RunPool) -> None:
             await running.begin("sleep", 600)
             busy = int(settled.values or b"0")
             assert int(await running.pool.call("pid", b"", timeout_s=20)) != busy
+
+
+async def test_a_lane_that_is_lent_can_be_had_and_is_one_again_afterwards(
+    run_pool: RunPool, tmp_path: Path
+) -> None:
+    run_id, gate = uuid4(), tmp_path / "gate"
+    async with run_pool(lanes=1) as running:
+        pool = running.pool
+        outcomes: list[Outcome] = []
+        with anyio.fail_after(20):
+            await running.begin("wait_until", str(gate), run_id=run_id, outcomes=outcomes)
+            assert pool.reserve() is None
+            for reasons in (1, 2):  # one lane, for however many reasons
+                with ExitStack() as lent:
+                    for _ in range(reasons):
+                        lent.enter_context(pool.lent((run_id, 1)))
+                    assert pool.free_lanes() == 1
+                    await running.settled("echo", 1)
+                assert pool.free_lanes() == 0
+            with pool.lent((run_id, 1)):
+                taken = pool.reserve()
+                assert taken is not None
+            assert pool.free_lanes() == 0  # one more than there are, for now
+            taken.release()
+            assert pool.free_lanes() == 0
+            with pool.lent((run_id, 1)):
+                gate.touch()
+                await running.until(lambda: bool(outcomes))
+                assert pool.free_lanes() == 1
+            assert pool.free_lanes() == 1
+            with pool.lent((run_id, 1)):  # it is over: nothing to lend
+                assert pool.free_lanes() == 1
+
+
+async def test_a_worker_is_in_use_as_long_as_runs_in_it_wait(run_pool: RunPool, tmp_path: Path) -> None:
+    run_id, gate = uuid4(), tmp_path / "gate"
+    async with run_pool(surplus_s=0.05) as running:
+        pool = running.pool
+        outcomes: list[Outcome] = []
+        with anyio.fail_after(20), pool.lent((run_id, 1)):
+            await running.begin("wait_until", str(gate), run_id=run_id, outcomes=outcomes)
+            with pool.lent((run_id, 1)):
+                [process] = [each for each in pool._processes() if each.flights]
+                assert (process.in_use, process.is_idle) == (0, False)
+                process.suspicion = 1
+                assert process.is_quarantined  # what may end it, waits in it
+                gate.touch()
+                await running.until(lambda: bool(outcomes))
+            assert process.is_idle

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from matins.domain.threads import TimeToLive
+from matins.engine.callers import Callers
 from matins.engine.lease import Lease
 from matins.engine.runs import Runs
 from matins.engine.streams.following import Following
@@ -38,6 +39,7 @@ class Parts:
     hub: Hub
     workers: Workers
     lease: Lease
+    callers: Callers
     crons_changed: Callable[[], None]
     webhooks: Guard
     default_ttl: TimeToLive | None = None

@@ -7,13 +7,14 @@ these handlers give the whole reply as an ASGI application. What can be refused 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from matins.api import auth, body, idempotency, query, runs, sse
+from matins.api import auth, body, idempotency, inside, query, runs, sse
 from matins.api.idempotency import Answered, Created, Once
 from matins.api.parts import Parts
 from matins.api.wire.runs import RunCreate, RunOnThread, RunWithoutThread
@@ -81,12 +82,18 @@ def _streamed(
 
     async def create(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
-        with parts.hub.subscribe(run_id) as subscription:
+        caller = inside.caller(asgi)
+        behind = thread_id if wanted.multitask_strategy == "enqueue" else None
+        with (
+            parts.callers.waiting(caller, run_id, behind=behind),
+            parts.hub.subscribe(run_id) as subscription,
+        ):
             run = await parts.runs.submit(
                 wanted,
                 run_id=run_id,
                 thread_id=thread_id,
                 scope=scope,
+                parent=caller,
                 interest=Interest.EVENTS,
                 around=once.around(_created, run_id=run_id),
             )
@@ -118,12 +125,18 @@ def _awaited(
 
     async def create(asgi: Scope, receive: Receive, send: Send) -> None:
         run_id = RunId(uuid7())
-        with parts.hub.subscribe(run_id, frames=False) as subscription:
+        caller = inside.caller(asgi)
+        behind = thread_id if wanted.multitask_strategy == "enqueue" else None
+        with (
+            parts.callers.waiting(caller, run_id, behind=behind),
+            parts.hub.subscribe(run_id, frames=False) as subscription,
+        ):
             run = await parts.runs.submit(
                 wanted,
                 run_id=run_id,
                 thread_id=thread_id,
                 scope=scope,
+                parent=caller,
                 interest=Interest.REPLY,
                 around=once.around(_created, run_id=run_id),
             )
@@ -176,15 +189,16 @@ def _join(
         with parts.hub.subscribe(run_id, frames=False) as subscription:
             run = await runs.existing(parts, run_id, thread_id=thread_id, scope=scope)
             place = _place(run, thread_id)
-            await sse.relay(
-                asgi,
-                receive,
-                send,
-                parts.following.reply(run, subscription),
-                sse.value,
-                headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
-                on_disconnect=_canceller(parts, run, scope) if cancels else None,
-            )
+            with _waiting(parts, asgi, run):
+                await sse.relay(
+                    asgi,
+                    receive,
+                    send,
+                    parts.following.reply(run, subscription),
+                    sse.value,
+                    headers={**sse.JSON, "content-location": place, "location": f"{place}/join"},
+                    on_disconnect=_canceller(parts, run, scope) if cancels else None,
+                )
 
     return reply
 
@@ -219,18 +233,25 @@ def _follow(
             place = _place(run, thread_id)
             resumes = is_resumable(run)
             frames = parts.following.follow(run, subscription, after=after if resumes else None)
-            await sse.relay(
-                asgi,
-                receive,
-                send,
-                _of_modes(frames, modes) if modes else frames,
-                sse.events if resumes else sse.unnumbered,
-                # With the query: a client that comes back goes to exactly this place.
-                headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream{asked}"},
-                on_disconnect=_canceller(parts, run, scope) if cancels else None,
-            )
+            with _waiting(parts, asgi, run):
+                await sse.relay(
+                    asgi,
+                    receive,
+                    send,
+                    _of_modes(frames, modes) if modes else frames,
+                    sse.events if resumes else sse.unnumbered,
+                    # With the query: a client that comes back goes to exactly this place.
+                    headers={**sse.STREAM, "content-location": place, "location": f"{place}/stream{asked}"},
+                    on_disconnect=_canceller(parts, run, scope) if cancels else None,
+                )
 
     return reply
+
+
+def _waiting(parts: Parts, asgi: Scope, run: Run) -> AbstractContextManager[None]:
+    """Have the run that asks, if one does, wait for this one."""
+    behind = None if run.status.is_terminal else run.thread_id
+    return parts.callers.waiting(inside.caller(asgi), run.run_id, behind=behind)
 
 
 def _place(run: Run | Created, thread_id: ThreadId | None) -> str:

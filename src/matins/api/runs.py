@@ -8,7 +8,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, idempotency, pages, query
+from matins.api import auth, body, idempotency, inside, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import runs as wire
 from matins.domain.access import Scope
@@ -37,6 +37,7 @@ async def create(request: Request, parts: Parts) -> Response:
         run_id=RunId(uuid7()),
         thread_id=thread_id,
         scope=scope,
+        parent=inside.caller(request.scope),
         around=once.around(answer),
     )
     return answer(run)
@@ -55,6 +56,7 @@ async def create_stateless(request: Request, parts: Parts) -> Response:
         run_id=RunId(uuid7()),
         thread_id=None,
         scope=scope,
+        parent=inside.caller(request.scope),
         around=once.around(answer),
     )
     return answer(run)
@@ -71,7 +73,10 @@ async def create_batch(request: Request, parts: Parts) -> Response:
         return body.respond([wire.created(run) for run in made])
 
     requests = [wanted(request, parts, each) for each in asked]
-    return answer(await parts.runs.submit_all(requests, scope=scope, around=once.around(answer)))
+    made = await parts.runs.submit_all(
+        requests, scope=scope, parent=inside.caller(request.scope), around=once.around(answer)
+    )
+    return answer(made)
 
 
 def wanted(request: Request, parts: Parts, asked: wire.RunCreate) -> RunRequest:

@@ -2,7 +2,7 @@
 
     Error
      +- NotFound          ThreadNotFound, RunNotFound, AssistantNotFound, CronNotFound, GraphNotFound
-     +- Conflict          AlreadyExists, ThreadBusy, IdempotencyKeyReused
+     +- Conflict          AlreadyExists, ThreadBusy, WaitsForItself, IdempotencyKeyReused
      +- Invalid           (InvalidSchedule and InvalidTimezone live in schedules.py)
      |   +- BadRequest    what the contract answers with 400 rather than 422
      +- Forbidden, Unauthenticated
@@ -99,6 +99,19 @@ class IdempotencyKeyReused(Conflict):
     def __init__(self) -> None:
         super().__init__(
             "This Idempotency-Key was used before, with another method, path or body. Use a new one for each request."
+        )
+
+
+class WaitsForItself(Conflict):
+    """A run would wait for one that can only start after it has ended."""
+
+    code = "waits_for_itself"
+
+    def __init__(self, run_id: UUID, holder: UUID, thread_id: UUID) -> None:
+        why = "" if holder == run_id else f" by run {holder}, which waits for this one"
+        super().__init__(
+            f"Run {run_id} would wait for itself: thread {thread_id} is held{why} until it has ended. Use another "
+            "thread, or create the run without waiting for it."
         )
 
 

@@ -161,6 +161,7 @@ class NewRun:
     temporary: bool = False
     after_seconds: float = 0.0
     priority: int = 0
+    parent_run_id: RunId | None = None
     cron_id: CronId | None = None
     scheduled_for: datetime | None = None
     creator: bytes | None = None

@@ -18,6 +18,7 @@ from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
 from matins.engine import assistants
+from matins.engine.callers import Caller
 from matins.engine.displaced import Displaced
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
@@ -139,20 +140,23 @@ class Runs:
         run_id: RunId,
         thread_id: ThreadId | None,
         scope: Scope,
+        parent: Caller | None = None,
         interest: Interest = Interest.NONE,
         around: Around[Run] | None = None,
     ) -> Run:
         """Create a run, on a fresh thread when none is named, and start it here at once when that can be.
 
-        `interest`: what its client will ask for on this node, wherever the run is carried. `around` may add to the
-        transaction what stands or falls with the run.
+        `parent` is the run that creates it, if one does. `interest`: what its client will ask for on this node,
+        wherever the run is carried. `around` may add to the transaction what stands or falls with the run.
         Raises: NotFound, ThreadBusy, Invalid, Unavailable; what `around` raises.
         """
         refuse_both(request.config, request.context)
         await self._webhooks.check([request.webhook])
         fresh = thread_id is None
         on = thread_id or ThreadId(uuid7())
-        may_claim = request.after_seconds <= 0 and self._lease.is_held and not self.is_draining
+        # A run that may finish while we are leaving may need its children for that.
+        is_welcome = not self.is_draining or parent is not None
+        may_claim = request.after_seconds <= 0 and self._lease.is_held and is_welcome
         reservation = self._workers.reserve() if may_claim else None
         tries = 0
         claimed = False
@@ -175,6 +179,7 @@ class Runs:
                 scope=scope,
                 fresh=fresh,
                 claims=claims,
+                parent=parent,
                 displaced=displaced,
                 interest=interest,
             )
@@ -207,9 +212,10 @@ class Runs:
         requests: Sequence[RunRequest],
         *,
         scope: Scope,
+        parent: Caller | None = None,
         around: Around[list[Run]] | None = None,
     ) -> list[Run]:
-        """Create runs, each on a thread of its own: all of them or none. `around` as for one.
+        """Create runs, each on a thread of its own: all of them or none. `parent` and `around` as for one.
 
         Raises: NotFound, Invalid, Unavailable; what `around` raises.
         """
@@ -224,7 +230,9 @@ class Runs:
                 already = await runs.get(conn, run_id, thread_id=on, scope=scope)  # by a former try's COMMIT
                 made.append(
                     already
-                    or await self._insert(conn, request, run_id, on, scope=scope, fresh=True, claims=False)
+                    or await self._insert(
+                        conn, request, run_id, on, scope=scope, fresh=True, claims=False, parent=parent
+                    )
                 )
             return made
 
@@ -242,6 +250,7 @@ class Runs:
         scope: Scope,
         fresh: bool,
         claims: bool,
+        parent: Caller | None,
         displaced: Displaced | None = None,
         interest: Interest = Interest.NONE,
     ) -> Run:
@@ -277,6 +286,9 @@ class Runs:
                 after_seconds=request.after_seconds,
                 followed_on=here if interest is Interest.EVENTS else (),
                 awaited_on=here,
+                priority=parent.childs_priority if parent else 0,
+                parent_run_id=parent.run_id if parent else None,
+                creator=parent.creator if parent else None,
             ),
             scope=scope,
             claimed_by=self._lease.node_id if claims else None,

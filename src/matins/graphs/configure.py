@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any, Final, cast
 
 import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 from langgraph.version import __version__ as langgraph_version
-from pydantic import BaseModel
 
 from matins import __version__
 from matins.domain.runs import RunKwargs
+from matins.graphs.contexts import fitted
 from matins.graphs.registry import Graph
+from matins.graphs.users import user_of
 from matins.workers.protocol import Execute
 
 _STRICT_RESUME: Final = "__pregel_strict_resume"
@@ -33,8 +33,16 @@ def run_config(order: Execute, kwargs: RunKwargs) -> RunnableConfig:
     asked = kwargs.config
     configurable = clients_own({**kwargs.context, **_mapping(asked.get("configurable"))})
     thread_id, run_id, assistant_id = str(order.thread_id), str(order.run_id), str(order.assistant_id)
+    user = user_of(order.creator)
     configurable.update(
-        thread_id=thread_id, run_id=run_id, assistant_id=assistant_id, graph_id=kwargs.graph_id, user_id=""
+        thread_id=thread_id,
+        run_id=run_id,
+        assistant_id=assistant_id,
+        graph_id=kwargs.graph_id,
+        user_id=user.identity if user else "",
+        langgraph_auth_user=user,
+        langgraph_auth_user_id=user.identity if user else "",
+        langgraph_auth_permissions=user.permissions if user else [],
     )
     if kwargs.strict_resume:
         configurable[_STRICT_RESUME] = True
@@ -58,11 +66,14 @@ def run_config(order: Execute, kwargs: RunKwargs) -> RunnableConfig:
 
 
 def clients_own(configurable: object) -> dict[str, Any]:
-    """Give what a client may say in `configurable`: no keys of LangGraph's own, no checkpoint's coordinates."""
+    """Give what a client may say in `configurable`: nothing that LangGraph or we say there.
+
+    These are LangGraph's own keys, the coordinates of a checkpoint, and who the user is.
+    """
     return {
         key: value
         for key, value in _mapping(configurable).items()
-        if not key.startswith("__") and key not in _COORDINATES
+        if not key.startswith(("__", "langgraph_auth_")) and key not in _COORDINATES
     }
 
 
@@ -82,21 +93,8 @@ def context_for(graph: Graph, kwargs: RunKwargs) -> object:
 
     None when there is none and the schema cannot be built from nothing.
     """
-    schema = graph.context_schema
     asked = kwargs.context or _mapping(kwargs.config.get("configurable"))
-    mirrored = {key: value for key, value in asked.items() if not key.startswith("__")}
-    if schema is None:
-        return mirrored or None
-    known = _field_names(schema)
-    if known is None:
-        return mirrored
-    mirrored = {key: value for key, value in mirrored.items() if key in known}
-    if mirrored:
-        return mirrored
-    try:
-        return schema()
-    except Exception:  # noqa: BLE001 - a wall: the schema is user code; one with required fields is absent
-        return None
+    return fitted(graph.context_schema, asked)
 
 
 def graph_input(kwargs: RunKwargs) -> object:
@@ -121,18 +119,6 @@ def command_of(command: Any) -> Command[Any] | None:
 
 def _target(target: Any) -> Send | str:
     return Send(target["node"], target.get("input")) if isinstance(target, dict) else target
-
-
-def _field_names(schema: Any) -> set[str] | None:
-    """Give the names a schema is built by; None for one that takes any, as a TypedDict does."""
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        if schema.model_config.get("extra") == "allow":
-            return None
-        aliases = [(field.alias, field.validation_alias) for field in schema.model_fields.values()]
-        return {*schema.model_fields, *(name for pair in aliases for name in pair if isinstance(name, str))}
-    if is_dataclass(schema):
-        return {field.name for field in fields(schema) if field.init}
-    return None
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from matins.graphs.attempts import begin
 from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import context_for, run_config
 from matins.graphs.containment import contain, unwrapped
+from matins.graphs.inside import called_by
 from matins.graphs.registry import Graph, Registry
 from matins.graphs.serde import encode
 from matins.storage.pool import Pool
@@ -154,7 +155,8 @@ async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit,
     end = _End("success")
     async with anyio.create_task_group() as sender:
         sender.start_soon(outbox.send)
-        end = await _run(order, registry, pool, outbox, stop)
+        with called_by(order.token):
+            end = await _run(order, registry, pool, outbox, stop)
         if stop.reason is StopReason.LOST:
             end = _End("lost")
         if end.failure is not None:

@@ -11,7 +11,8 @@ import copy
 import inspect
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
+import typing
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
+from langgraph.store.base import BaseStore
 from langgraph_sdk import runtime as sdk_runtime
 
 from matins.domain.errors import GraphNotFound
 from matins.graphs.checkpoints import types_of
+from matins.graphs.contexts import built
 from matins.manifest import GraphSpec, Manifest
 from matins.manifest.variables import described, make_importable, module_of
 
@@ -49,32 +52,37 @@ class GraphFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A graph as imported: either `graph`, ready, or `factory`, to be called with `wants`."""
+    """A graph as imported: either `graph`, ready, or `factory`, to be called with `wants`.
+
+    `context_schema` is what the factory calls the context in its runtime.
+    """
 
     spec: GraphSpec
     graph: Graph | None
     factory: Callable[..., Any] | None = None
     wants: dict[str, Literal["config", "runtime"]] | None = None
+    context_schema: Any = None
 
 
 class Registry:
     """The graphs of one langgraph.json, imported. Build it with `load`."""
 
-    def __init__(self, entries: dict[str, _Entry], manifest: Manifest) -> None:
+    def __init__(self, entries: dict[str, _Entry], manifest: Manifest, store: BaseStore | None) -> None:
         self._entries = entries
+        self._store = store
         self._manifest = manifest
         self._modules = 0
         self._allowed: frozenset[tuple[str, str]] = frozenset()
 
     @classmethod
-    def load(cls, manifest: Manifest) -> Registry:
-        """Import every graph.
+    def load(cls, manifest: Manifest, *, store: BaseStore | None = None) -> Registry:
+        """Import every graph. What is lent later gets this store.
 
         Raises: GraphFailed for the first that cannot be.
         """
         make_importable(manifest.dependencies)
         entries = {graph_id: _import(spec, manifest) for graph_id, spec in manifest.graphs.items()}
-        return cls(entries, manifest)
+        return cls(entries, manifest, store)
 
     @property
     def allowed(self) -> frozenset[tuple[str, str]]:
@@ -104,9 +112,12 @@ class Registry:
         *,
         checkpointer: BaseCheckpointSaver[Any] | None,
         access: Access = "threads.create_run",
-        context: object = None,
+        context: Mapping[str, Any] | None = None,
     ) -> AsyncIterator[Graph]:
-        """Lend a graph whose checkpointer is `checkpointer`. What a factory opened is closed at the end.
+        """Lend a graph whose checkpointer is `checkpointer`, with the store of this process.
+
+        What a factory opened is closed at the end.
+
 
         Raises: GraphNotFound; GraphFailed when a factory gives no graph; what user code raises, as it is.
         """
@@ -114,14 +125,14 @@ class Registry:
         if entry is None:
             raise GraphNotFound(graph_id, self.ids)
         if entry.graph is not None:
-            yield _with_checkpointer(entry.graph, checkpointer)
+            yield _lent(entry.graph, checkpointer, self._store)
             return
         async with AsyncExitStack() as stack:
             known = self.allowed
-            made = await _make(entry, config, access, context, stack)
+            made = await _make(entry, config, stack, access=access, context=context, store=self._store)
             if checkpointer is not None and (imported := self.allowed - known):
                 checkpointer = checkpointer.with_allowlist(imported)
-            yield _with_checkpointer(made, checkpointer)
+            yield _lent(made, checkpointer, self._store)
 
 
 def _own_modules(manifest: Manifest) -> list[ModuleType]:
@@ -144,10 +155,12 @@ def _own_modules(manifest: Manifest) -> list[ModuleType]:
     ]
 
 
-def _with_checkpointer(graph: Graph, checkpointer: BaseCheckpointSaver[Any] | None) -> Graph:
+def _lent(graph: Graph, checkpointer: BaseCheckpointSaver[Any] | None, store: BaseStore | None) -> Graph:
     # A shallow copy: graph.copy() would build and validate the graph anew.
     lent = copy.copy(graph)
     lent.checkpointer = checkpointer
+    if store is not None:
+        lent.store = store
     return lent
 
 
@@ -181,7 +194,7 @@ def _import(spec: GraphSpec, manifest: Manifest) -> _Entry:
                 f"{key}: does not compile: {type(raised).__name__}: {raised}", trace
             ) from raised
     if callable(value) and not isinstance(value, type):
-        return _Entry(spec, None, value, _wanted(key, value))
+        return _Entry(spec, None, value, _wanted(key, value), _context_schema(value))
     raise GraphFailed(
         f"{key}: {spec.attribute!r} in {where} is {type(value).__name__}, "
         "not a graph or a function that makes one"
@@ -210,15 +223,33 @@ def _wanted(key: str, factory: Callable[..., Any]) -> dict[str, Literal["config"
     return wanted
 
 
+def _context_schema(factory: Callable[..., Any]) -> Any:
+    """Give what stands in the brackets of `runtime: ServerRuntime[...]`, if anything does."""
+    try:
+        hints = typing.get_type_hints(factory)
+    except Exception:  # noqa: BLE001 - a wall: names that only a type checker sees, or whatever stands there
+        return None
+    named = [hint for hint in hints.values() if typing.get_origin(hint) is sdk_runtime.ServerRuntime]
+    return typing.get_args(named[0])[0] if named else None
+
+
 async def _make(
-    entry: _Entry, config: RunnableConfig, access: Access, context: object, stack: AsyncExitStack
+    entry: _Entry,
+    config: RunnableConfig,
+    stack: AsyncExitStack,
+    *,
+    access: Access,
+    context: Mapping[str, Any] | None,
+    store: BaseStore | None,
 ) -> Graph:
     factory, wants = entry.factory, entry.wants or {}
     if factory is None:
         raise TypeError("no factory")
     given: dict[str, object] = {"config": config}
     if "runtime" in wants.values():
-        given["runtime"] = _runtime(access, context)
+        user = config.get("configurable", {}).get("langgraph_auth_user")
+        known = built(entry.context_schema, context or {}) if access == "threads.create_run" else None
+        given["runtime"] = _runtime(access, known, user, store)
     keywords: dict[str, object] = {}
     positional: list[object] = []
     for name, parameter in inspect.signature(factory).parameters.items():
@@ -243,9 +274,9 @@ async def _make(
     return made
 
 
-def _runtime(access: Access, context: object) -> object:
+def _runtime(access: Access, context: object, user: Any, store: BaseStore | None) -> object:
     # The public name is a type alias of these two; langgraph_sdk offers no other way to build one.
-    store: Any = None  # this server has no store yet
+    shared: dict[str, Any] = {"access_context": access, "user": user, "store": store}
     if access == "threads.create_run":
-        return sdk_runtime._ExecutionRuntime(access_context=access, store=store, context=context)  # noqa: SLF001
-    return sdk_runtime._ReadRuntime(access_context=access, store=store)  # noqa: SLF001
+        return sdk_runtime._ExecutionRuntime(context=context, **shared)  # noqa: SLF001
+    return sdk_runtime._ReadRuntime(**shared)  # noqa: SLF001

@@ -41,6 +41,7 @@ async def insert(conn: Conn, run: NewRun, *, scope: Scope, claimed_by: NodeId | 
         claimed_by,
         run.followed_on,
         run.awaited_on,
+        run.parent_run_id,
     )
     assert row is not None  # noqa: S101 - an INSERT that returns has a row or raises
     return rows.run(row)

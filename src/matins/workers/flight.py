@@ -62,6 +62,7 @@ class Flight:
         self.outcome: Outcome | None = None
         self.is_started = False
         self.is_forsaken = False
+        self.loans = 0  # for how many reasons its lane is lent
         self.stopping_s: float | None = None
         self._frames: list[Frame] = []
         self._changed = anyio.Event()

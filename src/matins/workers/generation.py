@@ -54,7 +54,7 @@ class Generation:
     def healthy(self) -> list[Process]:
         """Those that can be offered work, in the order that makes the roles."""
         fit = [process for process in self.processes if process.is_healthy and not process.is_quarantined]
-        return sorted(fit, key=lambda process: process.in_use == 0)  # stable: the eldest first in each half
+        return sorted(fit, key=lambda process: process.is_idle)  # stable: the eldest first in each half
 
     def run_workers(self) -> list[Process]:
         """Those that take runs."""
@@ -74,7 +74,7 @@ class Generation:
             for process in self.processes
             if process.is_healthy and process.is_quarantined and process.suspicion == suspicion == 1
         ]
-        spare = [process for process in self.healthy()[self._workers :] if process.in_use == 0]
+        spare = [process for process in self.healthy()[self._workers :] if process.is_idle]
         return shared or spare[-1:]
 
     def missing(self, now: float, at_once: int) -> int:
@@ -99,7 +99,7 @@ class Generation:
         healthy = self.healthy()
         if len(healthy) <= self.goal:
             return None
-        idle = (process for process in healthy if process.in_use == 0 and process is not desk)
+        idle = (process for process in healthy if process.is_idle and process is not desk)
         return next(idle, None)
 
     def buried(self, process: Process, now: float) -> float:

@@ -5,8 +5,8 @@ Nothing survives the serving process: on Linux the kernel kills the worker with 
 does.
 
 From the environment: MATINS_LINK_FD, MATINS_PARENT_PID, MATINS_CONFIG (the path of langgraph.json),
-MATINS_LANES, MATINS_FROM_MANIFEST (the names that `env` gave when the node was started), DATABASE_URI, and as
-settings LOG_LEVEL and LOG_JSON.
+MATINS_LANES, MATINS_SOCKET (where graphs reach the API), MATINS_FROM_MANIFEST (the names that `env` gave when the
+node was started), DATABASE_URI, and as settings LOG_LEVEL and LOG_JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,9 +24,10 @@ import anyio
 import msgspec
 
 from matins import telemetry
-from matins.graphs import calls, invoke
+from matins.graphs import calls, inside, invoke
 from matins.graphs.containment import contain
 from matins.graphs.registry import GraphFailed, Registry
+from matins.graphs.store import Store, opened_store
 from matins.manifest import read
 from matins.manifest.reading import ManifestError
 from matins.storage.pool import Pool, open_pool
@@ -43,6 +43,7 @@ from matins.workers.protocol import (
     Settled,
     ToWorker,
 )
+from matins.workers.threads import Threads
 from matins.workers.watchdog import Watchdog
 
 _DECIDED: Final = ("DATABASE_URI", "LANGGRAPH_STRICT_MSGPACK")
@@ -54,17 +55,23 @@ _GOODBYE_SECONDS: Final = 5.0
 class Worker:
     """One end of the link and what is behind it."""
 
-    def __init__(self, end: socket.socket, *, config: Path, lanes: int, dsn: str) -> None:
+    def __init__(self, end: socket.socket, *, config: Path, lanes: int, dsn: str, api: str) -> None:
         self._end = end
+        self._api = api
         self._config = config
-        self._threads = max(32, 4 * lanes)
+        self._threads = Threads(max(32, 4 * lanes))
         self._dsn = dsn
         self._is_leaving = False
 
     async def run(self) -> int:
         """Import the graphs, serve until drained; give the exit code."""
+        with inside.installed(self._api, waiting=self._threads.waiting):
+            async with opened_store(self._dsn) as store:
+                return await self._run(store)
+
+    async def _run(self, store: Store) -> int:
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="matins"))
+        loop.set_default_executor(self._threads)
         contain()
         lanes: Lanes[invoke.Stopping] | None = None
 
@@ -81,7 +88,7 @@ class Worker:
                 if name not in _DECIDED:  # `env` may have changed since
                     os.environ.pop(name, None)
             manifest.export(os.environ)
-            registry = Registry.load(manifest)
+            registry = Registry.load(manifest, store=store)
         except (GraphFailed, ManifestError) as failure:
             link.post(Failed(str(failure), getattr(failure, "trace", "")))
             await self._leave(link)
@@ -133,6 +140,7 @@ def main() -> None:
         config=Path(os.environ["MATINS_CONFIG"]),
         lanes=int(os.environ["MATINS_LANES"]),
         dsn=os.environ["DATABASE_URI"],
+        api=os.environ.pop("MATINS_SOCKET", ""),
     )
     sys.exit(anyio.run(worker.run))
 

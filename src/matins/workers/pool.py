@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -168,7 +169,7 @@ class Pool:
 
     def free_lanes(self, *, crashes: int = 0) -> int:
         """How many runs under which so many processes died could be started now."""
-        return sum(process.free for process in self._fit_for(crashes))
+        return sum(max(0, process.free) for process in self._fit_for(crashes))
 
     def reserve(self, *, crashes: int = 0) -> Reservation | None:
         """Keep a lane for a run under which so many processes died; None when there is none.
@@ -215,6 +216,20 @@ class Pool:
                 process.stop(flight, reason)
                 return True
         return False
+
+    @contextmanager
+    def lent(self, key: Key) -> Iterator[None]:
+        """Let another run have a run's lane for the length of the block. Nothing happens when it is not here."""
+        process = next((process for process in self._processes() if key in process.flights), None)
+        if process is None:
+            yield
+            return
+        flight = process.flights[key]
+        process.lend(flight)
+        try:
+            yield
+        finally:
+            process.take_back(flight)
 
     @property
     def graphs(self) -> bytes:

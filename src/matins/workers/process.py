@@ -180,11 +180,16 @@ class Process:
     @property
     def is_quarantined(self) -> bool:
         """Whether it runs what may end it, so that nothing else is to depend on it."""
-        return self.suspicion > 0 and self.in_use > 0
+        return self.suspicion > 0 and not self.is_idle
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no run is in it or on its way: also none that has lent its lane."""
+        return self.in_use == 0 and not self.flights
 
     @property
     def free(self) -> int:
-        """How many lanes are free."""
+        """How many lanes are free: fewer than none for a while, when runs take back lanes that they had lent."""
         return self.lanes - self.in_use
 
     def offer(self, flight: Flight, order: Execute) -> None:
@@ -200,6 +205,19 @@ class Process:
             self._landed(flight.key)
             raise
         self._link.flush()
+
+    def lend(self, flight: Flight) -> None:
+        """Count a run's lane as free, for one more reason: it waits for another run."""
+        flight.loans += 1
+        if flight.loans == 1:
+            self.in_use -= 1
+            self.changed()
+
+    def take_back(self, flight: Flight) -> None:
+        """Have a reason less to lend a run's lane."""
+        flight.loans -= 1
+        if flight.loans == 0 and flight.key in self.flights:
+            self.in_use += 1
 
     def credit(self, flight: Flight, consumed: int) -> None:
         """Tell the lane that so many octets of its frames were consumed."""
@@ -309,7 +327,8 @@ class Process:
         flight = self.flights.pop(key, None)
         if flight is None:
             return
-        self.in_use -= 1
+        if flight.loans == 0:
+            self.in_use -= 1
         flight.end(last if isinstance(last, Settled) else NotStarted())
         self.changed()
 

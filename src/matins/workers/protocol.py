@@ -47,6 +47,10 @@ CONNECTIONS: Final = 8
 """How many connections to the database a worker holds: a statement takes a millisecond, so ten lanes share them."""
 
 
+STORE_CONNECTIONS: Final = 2
+"""How many more it may open for LangGraph's store, once a graph uses that."""
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The root of all messages."""
 
@@ -55,7 +59,8 @@ class Execute(Message, frozen=True, array_like=True):
     """Run this. `kwargs` is domain.runs.RunKwargs as JSON; `metadata` and `creator` JSON objects.
 
     `offered_at` is CLOCK_MONOTONIC seconds, comparable between processes of one machine, stamped by the pool:
-    a worker that reads the offer more than OFFER_SECONDS later answers Refused and runs nothing.
+    a worker that reads the offer more than OFFER_SECONDS later answers Refused and runs nothing. By `token` the
+    graph's calls of the server are known as this attempt's; it is for the socket between the two alone.
     """
 
     run_id: UUID
@@ -67,6 +72,7 @@ class Execute(Message, frozen=True, array_like=True):
     offered_at: float = 0.0
     creator: bytes | None = None
     cron_id: UUID | None = None
+    token: str = ""
 
 
 class Stop(Message, frozen=True, array_like=True):

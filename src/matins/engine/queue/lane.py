@@ -22,6 +22,7 @@ from matins.domain.errors import Error, LeaseLost, Unavailable
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
+from matins.engine.callers import Callers
 from matins.engine.lease import Lease
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.log import Log
@@ -79,6 +80,7 @@ class Lanes:
         self._lease: Final = lease
         self._wakes: Final = wakes
         self._limit_s: Final = limit_s
+        self.callers: Final = Callers(workers=workers, wake=wakes.claims)
         self._held: dict[Held, _Lane] = {}
         self._group: TaskGroup | None = None
         self._emptied = anyio.Event()
@@ -182,7 +184,9 @@ class Lanes:
                 reservation.release()
                 await self._settle(run, await self._stopped(run), log)
                 return
-            outcome = await self._workers.execute(reservation, _order(run), partial(self._pass_on, run, log))
+            with self.callers.admitted(run) as token:
+                order = _order(run, token)
+                outcome = await self._workers.execute(reservation, order, partial(self._pass_on, run, log))
             await self._conclude(run, outcome, log)
         except (LeaseLost, Unavailable):
             raise
@@ -327,7 +331,7 @@ class _State(msgspec.Struct):
     checkpoint_id: str | None
 
 
-def _order(run: Run) -> Execute:
+def _order(run: Run, token: str) -> Execute:
     return Execute(
         run_id=run.run_id,
         thread_id=run.thread_id,
@@ -338,4 +342,5 @@ def _order(run: Run) -> Execute:
         offered_at=time.monotonic(),
         creator=run.creator,
         cron_id=run.cron_id,
+        token=token,
     )

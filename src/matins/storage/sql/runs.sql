@@ -9,13 +9,13 @@ SELECT DISTINCT thread_id FROM matins.run WHERE thread_id = ANY($1::uuid[]) AND 
 -- name: insert_run :one
 -- $1 run_id, $2 thread_id, $3 assistant_id, $4 owner, $5 metadata, $6 kwargs, $7 multitask_strategy, $8 temporary,
 -- $9 after_seconds, $10 priority, $11 cron_id, $12 scheduled_for, $13 creator, $14 the node that claims it or null,
--- $15 nodes on which its events are followed, $16 nodes on which its reply is awaited
+-- $15 nodes on which its events are followed, $16 nodes on which its reply is awaited, $17 parent_run_id
 INSERT INTO matins.run AS r (run_id, thread_id, assistant_id, owner, metadata, kwargs, multitask_strategy, temporary,
-                        due_at, priority, cron_id, scheduled_for, creator, followed_on, awaited_on,
+                        due_at, priority, cron_id, scheduled_for, creator, followed_on, awaited_on, parent_run_id,
                         node_id, status, attempt, started_at, base_checkpoint_id)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8,
         matins.now() + make_interval(secs => $9::double precision), $10, $11, $12, $13,
-        $15, $16,
+        $15, $16, $17,
         $14::uuid,
         CASE WHEN $14::uuid IS NULL THEN 'pending' ELSE 'running' END,
         CASE WHEN $14::uuid IS NULL THEN 0 ELSE 1 END,
