@@ -104,7 +104,8 @@ async def test_a_run_that_rolls_back_undoes_all_others_and_goes_on_from_what_was
     await gone(engine, first)
     assert await status(engine, waiting) is None
     assert await stored(engine, thread) == before
-    assert await engine.fetch("SELECT FROM matins.stream_event WHERE thread_id = $1", thread) == []
+    events = "SELECT event FROM matins.stream_event WHERE thread_id = $1"
+    assert await engine.fetch(f"{events} AND NOT of_thread", thread) == []
     assert (await thread_of(engine, thread)).status.value == "busy"
     await engine.runs.cancel(thread, last.run_id, scope=EVERYONE, wait=True, reason=StopReason.ROLLBACK)
     assert (await thread_of(engine, thread)).status.value == "idle"

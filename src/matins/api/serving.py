@@ -58,7 +58,7 @@ class Http:
         )
 
         # A client that reads nothing holds little of the kernel's memory; the window of one that reads stays its own.
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        if listener.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
