@@ -12,7 +12,7 @@ from langgraph_sdk.client import LangGraphClient
 
 pytestmark = pytest.mark.anyio
 
-KINDS = ("wait", "sync_wait", "stream", "join")
+KINDS = ("wait", "sync_wait", "stream", "join", "thread_stream")
 PATIENCE_SECONDS = 90  # what stands still stands still for ever
 
 
@@ -34,7 +34,7 @@ async def test_more_runs_than_lanes_three_deep_all_come_to_their_end(client: Lan
         async with anyio.create_task_group() as group:
             for kind in KINDS * 3:
                 group.start_soon(nest, kind)
-    assert seen == [["0", "1", "2", "3"]] * 12
+    assert seen == [["0", "1", "2", "3"]] * (3 * len(KINDS))
 
 
 async def test_nesting_deeper_than_a_worker_has_threads_comes_to_its_end(client: LangGraphClient) -> None:

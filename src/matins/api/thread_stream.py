@@ -8,7 +8,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from matins.api import auth, query, sse, threads
+from matins.api import auth, inside, query, sse, threads
 from matins.api.parts import Parts
 from matins.domain.errors import Invalid
 from matins.domain.frames import METADATA, STATE_UPDATE, Frame
@@ -30,7 +30,7 @@ async def join_stream(request: Request, parts: Parts) -> ASGIApp:
     await threads.existing(parts, thread_id, scope=scope)
 
     async def reply(asgi: Scope, receive: Receive, send: Send) -> None:
-        with parts.hub.subscribe(thread_id) as subscription:
+        with parts.callers.lending(inside.caller(asgi)), parts.hub.subscribe(thread_id) as subscription:
             await parts.watch.keep_thread(
                 thread_id
             )  # before the reply begins: what starts after that is seen

@@ -78,14 +78,23 @@ class Callers:
         for each in awaited:
             self._waiting.setdefault(each, []).append(caller)
         try:
-            with self._workers.lent((caller.run_id, caller.attempt)):
-                self._wake()
+            with self.lending(caller):
                 yield
         finally:
             for each in awaited:
                 self._waiting[each].remove(caller)
                 if not self._waiting[each]:
                     del self._waiting[each]
+
+    @contextmanager
+    def lending(self, caller: Caller | None) -> Iterator[None]:
+        """Have a caller listen to what others do, who may use its lane meanwhile. No caller: nothing."""
+        if caller is None:
+            yield
+            return
+        with self._workers.lent((caller.run_id, caller.attempt)):
+            self._wake()
+            yield
 
     def _line_of(self, caller: Caller) -> list[Caller]:
         """Give the caller, and who waits for it or for its thread, and so on: none ends before the caller has ended.

@@ -112,6 +112,11 @@ async def block_the_loop(state: State, config: RunnableConfig) -> Any:
     return values["do"]
 
 
+async def search_threads(state: State, config: RunnableConfig) -> Any:
+    await client.threads.search()
+    return "found"
+
+
 async def nothing(state: State, config: RunnableConfig) -> Any:
     return None
 

@@ -54,6 +54,18 @@ async def join(state: State) -> dict[str, Any]:
     return _seen(state, await client.runs.join(thread["thread_id"], run["run_id"]))
 
 
+async def thread_stream(state: State) -> dict[str, Any]:
+    """Learn from its thread's stream that a run has ended."""
+    if state["depth"] == 0:
+        return {"seen": ["0"]}
+    thread = (await client.threads.create())["thread_id"]
+    await client.runs.create(thread, "thread_stream", input=_below(state), stream_resumable=True)
+    async for part in client.threads.join_stream(thread, last_event_id="0"):
+        if part.event == "values" and "seen" in part.data:
+            return _seen(state, part.data)
+    raise AssertionError("the stream has ended")
+
+
 def _graph(node: Any) -> StateGraph[Any]:
     built: StateGraph[Any] = StateGraph(State)
     built.add_node("node", node)
@@ -66,3 +78,4 @@ waits = _graph(wait)
 sync_waits = _graph(sync_wait)
 streams = _graph(stream)
 joins = _graph(join)
+thread_streams = _graph(thread_stream)
