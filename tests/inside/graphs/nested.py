@@ -60,7 +60,8 @@ async def thread_stream(state: State) -> dict[str, Any]:
         return {"seen": ["0"]}
     thread = (await client.threads.create())["thread_id"]
     await client.runs.create(thread, "thread_stream", input=_below(state), stream_resumable=True)
-    async for part in client.threads.join_stream(thread, last_event_id="0"):
+    stream: Any = await client.threads.join_stream(thread, last_event_id="0")
+    async for part in stream:
         if part.event == "values" and "seen" in part.data:
             return _seen(state, part.data)
     raise AssertionError("the stream has ended")
