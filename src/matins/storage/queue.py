@@ -132,7 +132,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         if undone is None:
             raise LeaseLost(str(held.run_id))
         await threads.vacate(conn, undone, event_seq=end.event_seq)
-        await _say_done(conn, held, end, is_followed=undone.is_followed)
+        if undone.is_followed:  # who saw it begin sees it end; else nothing of it is left
+            await _say_done(conn, held, end)
         return None
     run = rows.run(row)
     values = end.values or (thread.values if thread else None)
@@ -144,7 +145,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         return run
     if end.is_untouched:
         await threads.vacate(conn, replace(run, temporary=False), event_seq=end.event_seq)
-        await _say_done(conn, held, end, is_followed=run.is_followed)
+        if run.is_followed or end.keeps:
+            await _say_done(conn, held, end)
         return run
     resting = resting_status(failed=run.status in (RunStatus.ERROR, RunStatus.TIMEOUT), has_next=end.has_next)
     await conn.fetchrow(
@@ -156,15 +158,15 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         end.error,
         end.event_seq,
     )
-    await _say_done(conn, held, end, is_followed=run.is_followed)
+    if run.is_followed or end.keeps:
+        await _say_done(conn, held, end)
     return run
 
 
-async def _say_done(conn: Conn, held: Held, end: End, *, is_followed: bool) -> None:
-    """Keep, where the run's events are kept, that it is done: the thread's stream shows it."""
-    if is_followed or end.keeps:
-        done = Frame(METADATA, b'{"status":"run_done","run_id":"%b"}' % str(held.run_id).encode())
-        await frames.append_to_thread(conn, held.thread_id, done, held=held, used=end.event_seq)
+async def _say_done(conn: Conn, held: Held, end: End) -> None:
+    """Keep that the run is done, where its events are kept: the thread's stream shows it."""
+    done = Frame(METADATA, b'{"status":"run_done","run_id":"%b"}' % str(held.run_id).encode())
+    await frames.append_to_thread(conn, held.thread_id, done, held=held, used=end.event_seq)
 
 
 async def was_settled(conn: Conn, held: Held) -> bool:
