@@ -17,6 +17,7 @@ from matins.storage import checkpoints, thread_state, threads
 from matins.storage.pool import Conn, Pool
 from tests.support import rows
 from tests.support.engine import HeldLease, create_cron, move_clock, running, until
+from tests.wire.compatibility import covers
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,8 @@ ALL = ["0", "1", "2"]
 LATEST = ["2"]
 
 
+@covers("ThreadCreate", "ttl, when it has passed")
+@covers("Defects", "the time to live of a thread is ignored")
 async def test_threads_are_swept_when_their_own_time_to_live_is_over(moving: Pool) -> None:
     gone, kept, later = (
         await thread(moving, "delete"),

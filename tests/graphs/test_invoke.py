@@ -298,7 +298,8 @@ async def test_a_graph_knows_its_run(pool: Pool, project: Project) -> None:
     )["told"]
     assert told["configurable"] == {
         "c": 1, "thread_id": str(held.thread_id), "run_id": str(held.run_id), "assistant_id": str(ASSISTANT),
-        "graph_id": "plain", "user_id": "",
+        "graph_id": "plain", "user_id": "", "langgraph_auth_user": None, "langgraph_auth_user_id": "",
+        "langgraph_auth_permissions": [],
     }  # fmt: skip
     assert told["tags"] == ["t1"]
     expected = {"mm": 1, "graph_id": "plain", "run_id": str(held.run_id), "run_attempt": 1}

@@ -27,6 +27,7 @@ LEAST: dict[Any, Any] = {
     crons.CronCreate: {"assistant_id": "echo", "schedule": "0 0 1 1 *"},
     crons.CronPatch: {"enabled": False},
     threads.StateAt: {"checkpoint": {}},
+    threads.StatePatch: {"metadata": {}},
     threads.ThreadsPrune: {"thread_ids": []},
 }
 """The least that each shape asks for; nothing, where it is not named."""

@@ -259,7 +259,7 @@ def test_what_is_not_there_is_not_found(sdk: Sdk, thread: str) -> None:
 
 @covers("RunCreate", "assistant_id unknown")
 def test_an_unknown_graph_is_refused_with_the_known_ones(sdk: Sdk, thread: str) -> None:
-    with pytest.raises(Refused, match=r"Invalid assistant: 'nope'(.|\n)*ask, chat, echo") as refused:
+    with pytest.raises(Refused, match=r"Invalid assistant: 'nope'(.|\n)*ask, bulk, chat, echo") as refused:
         sdk("runs.create", thread, "nope")
     assert refused.value.status == 422
 

@@ -222,6 +222,9 @@ def test_states_of_a_thread_that_is_not_there_are_not_found(sdk: Sdk) -> None:
         assert refused.value.status == 404
 
 
+@covers("StateAt", "select")
+@covers("History", "select")
+@covers("GET /threads/{thread_id}/state", "?select")
 @pytest.mark.parametrize("sdk", SELECTING, indirect=True)
 def test_a_state_is_cut_to_what_is_selected(sdk: Sdk, ran: str) -> None:
     whole = sdk("threads.get_state", ran)
@@ -242,6 +245,8 @@ def test_a_state_is_cut_to_what_is_selected(sdk: Sdk, ran: str) -> None:
     assert refused.value.status == 422
 
 
+@covers("GET /threads/{thread_id}/state/{checkpoint_id}", "?select")
+@covers("GET /threads/{thread_id}/history", "?select")
 def test_what_is_selected_is_said_in_any_form(http: httpx.Client) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     http.post(f"/threads/{thread_id}/runs/wait", json={"assistant_id": "slow", "input": {"delay": 0}})
@@ -265,6 +270,8 @@ def test_what_is_selected_is_said_in_any_form(http: httpx.Client) -> None:
         assert http.post(f"/threads/{thread_id}/history", json=asked_for).status_code in (400, 422), before
 
 
+@covers("PATCH /threads/{thread_id}/state", "204")
+@covers("StatePatch", "metadata")
 @pytest.mark.parametrize("sdk", ["js-1.15", "js-2.0"], indirect=True)
 def test_metadata_is_merged_into_a_thread_and_its_state(sdk: Sdk, ran: str) -> None:
     former = sdk("threads.get_state", ran)
@@ -296,6 +303,11 @@ def test_metadata_is_not_merged_under_a_run_nor_anything_else(http: httpx.Client
         assert http.patch(path, json=wrong).status_code == 422, wrong
 
 
+@covers("GET /threads/{thread_id}/storage", "200")
+@covers("Storage", "*")
+@covers("Taken", "*")
+@covers("ValuesTaken", "*")
+@covers("ChannelTaken", "*")
 def test_a_thread_says_what_its_state_takes(http: httpx.Client) -> None:
     thread_id = http.post("/threads", json={}).json()["thread_id"]
     nothing = {"count": 0, "bytes": 0}

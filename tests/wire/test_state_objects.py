@@ -48,6 +48,7 @@ def test_a_state_has_the_keys_of_the_contract(sdk: Sdk, thread: str) -> None:
     assert about.pop("langgraph_version")
     assert about == {
         "created_by": "system",
+        "langgraph_auth_user_id": "",
         "mine": 1,
         "graph_id": "ask",
         "assistant_id": run["assistant_id"],

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.servers import Server
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.relay import Relay
 from tests.wire.sdks import Event, Sdk
 from tests.wire.test_framing import connect
@@ -61,6 +62,7 @@ def numbers(events: list[Event]) -> list[int]:
     return [int(event.id or 0) for event in events]
 
 
+@covers("GET /threads/{thread_id}/stream", "200")
 def test_a_thread_streams_one_run_after_another(sdk: Sdk, thread: str, follow: Follow) -> None:
     stream = follow(take=7)
     first = run(sdk, thread, "events", input={"n": 1})
@@ -124,6 +126,7 @@ def of_http(http: httpx.Client) -> str:
     return thread_id
 
 
+@covers("GET /threads/{thread_id}/stream", "?stream_mode")
 @pytest.mark.parametrize(
     ("asked", "shown"),
     [

@@ -61,6 +61,9 @@ def test_a_thread_takes_a_graph_and_a_time_to_live(
     assert abs(lives - timedelta(minutes=60)) < timedelta(minutes=1)
 
 
+@covers("Thread", "ttl")
+@covers("Expiry", "*")
+@covers("GET /threads/{thread_id}", "?include=ttl")
 @pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
 def test_a_thread_says_when_it_expires_if_that_is_asked(sdk: Sdk) -> None:
     thread_id = sdk("threads.create", ttl={"ttl": 1.5, "strategy": "keep_latest"})["thread_id"]
@@ -105,6 +108,9 @@ def supersteps(sdk: Sdk, *steps: tuple[str, Any]) -> list[dict[str, object]]:
     return [{"updates": [{"values": values, node: name}]} for name, values in steps]
 
 
+@covers("ThreadCreate", "supersteps")
+@covers("Superstep", "updates")
+@covers("Update", "values", "as_node")
 def test_a_thread_is_made_with_a_state(sdk: Sdk) -> None:
     given = {"delay": 0, "steps": 2}
     steps = supersteps(
@@ -126,6 +132,7 @@ def test_a_thread_is_made_with_a_state(sdk: Sdk) -> None:
     assert again["values"]["done"] == 2
 
 
+@covers("POST /threads", "201")
 def test_a_thread_whose_state_cannot_be_made_is_there_without_one(sdk: Sdk) -> None:
     wanted = str(uuid4())
     made = sdk(
@@ -143,6 +150,7 @@ def test_a_thread_whose_state_cannot_be_made_is_there_without_one(sdk: Sdk) -> N
     assert sdk("threads.get_history", wanted) == []
 
 
+@covers("Update", "command")
 def test_a_superstep_may_be_a_command(http: httpx.Client) -> None:
     command = {"command": {"update": {"done": 1}, "goto": "step"}, "as_node": "begin"}
     steps = [
@@ -155,6 +163,8 @@ def test_a_superstep_may_be_a_command(http: httpx.Client) -> None:
     assert (nowhere.status_code, "metadata.graph_id" in nowhere.json()["detail"]) == (422, True)
 
 
+@covers("ThreadSearch", "extract")
+@covers("Thread", "extracted")
 @pytest.mark.parametrize("sdk", [kind for kind in KINDS if kind != "js-2.0"], indirect=True)
 def test_a_search_extracts_what_it_is_asked_for(sdk: Sdk) -> None:
     tag = str(uuid4())

@@ -19,6 +19,7 @@ from tests.support import sinks
 from tests.support.servers import free_port
 from tests.support.sinks import Received, Sink
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.sdks import Refused, Sdk
 
 SAID = {"messages": [{"role": "user", "content": "hi"}]}
@@ -90,6 +91,7 @@ def is_signed(request: Received) -> bool:
 # -- what is delivered
 
 
+@covers("RunCreate", "webhook")
 def test_a_run_on_a_thread_reports_what_it_left(sdk: Sdk, sink: Sink, path: str) -> None:
     thread = sdk("threads.create")["thread_id"]
     run = sdk("runs.create", thread, "echo", input=SAID, metadata={"m": "ü"}, webhook=sink.url(path))
@@ -127,6 +129,7 @@ def test_a_batch_reports_each_of_its_runs(http: httpx.Client, sink: Sink, path: 
     assert {each.body["run_id"] for each in sink.wait_for(path, 2)} == {run["run_id"] for run in made}
 
 
+@covers("OfRuns", "webhook")
 def test_the_run_of_a_cron_reports(sdk: Sdk, stored: Rows, sink: Sink, path: str) -> None:
     cron = sdk("crons.create", "echo", schedule="0 0 1 1 *", input=SAID, webhook=sink.url(path))
     assert cron["payload"]["webhook"] == sink.url(path)
@@ -162,6 +165,7 @@ def test_a_run_that_fails_reports_why(http: httpx.Client, sink: Sink, path: str)
     assert told["values"] == {"x": 1}
 
 
+@covers("Defects", "the webhook of a run that asked something does not say so")
 def test_a_run_that_asks_reports_what_it_asks(http: httpx.Client, sink: Sink, path: str) -> None:
     thread = http.post("/threads", json={}).json()["thread_id"]
     asked = {"assistant_id": "ask", "input": {"question": "Your name?"}, "webhook": sink.url(path)}
@@ -325,6 +329,8 @@ def test_a_sink_that_hangs_holds_up_no_run_and_no_other_sink(
         assert len(waiting) == 12
 
 
+@covers("Delivery", "*")
+@covers("POST /webhooks/deliveries/{delivery_id}/replay", "200")
 def test_after_the_last_try_it_is_dead_and_can_be_replayed(
     http: httpx.Client, stored: Rows, sink: Sink, path: str
 ) -> None:
@@ -353,6 +359,7 @@ def test_after_the_last_try_it_is_dead_and_can_be_replayed(
 # -- the routes
 
 
+@covers("GET /webhooks/deliveries", "200", "?limit", "?offset", "?status", "?run_id")
 def test_what_was_delivered_is_listed_in_pages(http: httpx.Client, sink: Sink, path: str) -> None:
     runs = [start(http, sink.url(path)) for _ in range(3)]
     sink.wait_for(path, 3)

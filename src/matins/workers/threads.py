@@ -24,9 +24,13 @@ class Threads(ThreadPoolExecutor):
         """Have one thread more for the length of the block, if there is work for it."""
         self._count(+1)
         try:
+            # The executor counts a thread as idle when it has done something, also when more is in line: counted so, it
+            # would keep another from being started.
+            while self._idle_semaphore.acquire(timeout=0):
+                pass
             self.submit(
                 _nothing
-            )  # a thread is started when something is submitted, and what waits goes first
+            )  # a thread is started when something is submitted; what is in line goes first
             yield
         finally:
             self._count(-1)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from tests.wire.compatibility.rows import Row
 
 TESTS: Final = Path(__file__).parents[2]
-FOLDERS: Final = ("wire", "api")
+FOLDERS: Final = ("wire", "api", "engine")
 
 
 class Proof(NamedTuple):
