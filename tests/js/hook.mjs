@@ -1,8 +1,8 @@
 // Uses `useStream` of one of the JavaScript SDKs for a test, as a page does: node tests/js/hook.mjs <sdk> <base url>
 //
 // The calls are those of lines.mjs. `mount` shows a component that uses the hook; `state` is what it shows now, `seen`
-// everything it has shown since it was mounted. A page that is loaded anew is a new process, with the `stored` of the
-// old one given to `mount`.
+// everything it has shown since it was mounted. Mounting again is another page in its place; but a page that is loaded
+// anew, with nothing left of the old one but what it has `stored`, is a new process.
 
 import { JSDOM } from "jsdom";
 import { serve } from "./lines.mjs";
@@ -15,13 +15,10 @@ const { createElement } = await import("react");
 const { createRoot } = await import("react-dom/client");
 const { useStream } = await import(`${sdk}/react`);
 
-let hook;
-let root;
-let seen = [];
-let told = [];
+let page; // the one that is mounted: the root, the hook, and what it has seen and was told
 
 /** What a page can show of the hook. */
-function shown(keepsHistory) {
+function shown(hook, keepsHistory) {
   const { messages, values, isLoading, isThreadLoading, error, interrupt, branch } = hook;
   return {
     messages: messages.map(({ type, content }) => [type, content]),
@@ -31,13 +28,14 @@ function shown(keepsHistory) {
     error: error == null ? null : String(error.message ?? error),
     interrupt: interrupt?.value ?? interrupt ?? null,
     branch,
-    branches: messages.map((message, index) => hook.getMessagesMetadata(message, index)?.branchOptions ?? null),
+    branches: messages.map((message, index) => page.hook.getMessagesMetadata(message, index)?.branchOptions ?? null),
     history: keepsHistory ? hook.history.map((state) => state.checkpoint?.checkpoint_id) : null,
   };
 }
 
-function Page({ options }) {
-  hook = useStream({
+function Page({ page, options }) {
+  const { seen, told } = page;
+  const hook = useStream({
     apiUrl,
     callerOptions: { maxRetries: 0 },
     ...options,
@@ -47,29 +45,31 @@ function Page({ options }) {
     ...(options.fetchStateHistory ? { onFinish: (state) => told.push(["finish", state.values]) } : {}),
     onStop: () => told.push(["stop"]),
   });
-  seen.push(shown(Boolean(options.fetchStateHistory)));
+  page.hook = hook;
+  seen.push(shown(hook, Boolean(options.fetchStateHistory)));
   return null;
 }
 
 await serve({
   mount(options, stored = {}) {
+    page?.root.unmount();
+    window.sessionStorage.clear();
     for (const [key, value] of Object.entries(stored)) window.sessionStorage.setItem(key, value);
-    root = createRoot(window.document.getElementById("root"));
-    root.render(createElement(Page, { options }));
+    page = { root: createRoot(window.document.getElementById("root")), seen: [], told: [] };
+    page.root.render(createElement(Page, { page, options }));
   },
-  submit: (values, options) => void hook.submit(values, options).catch(() => {}),
-  stop: () => hook.stop(),
-  joinStream: (runId, lastEventId) => void hook.joinStream(runId, lastEventId),
-  setBranch: (branch) => hook.setBranch(branch),
+  submit: (values, options) => void page.hook.submit(values, options).catch(() => {}),
+  stop: () => page.hook.stop(),
+  joinStream: (runId, lastEventId) => void page.hook.joinStream(runId, lastEventId),
+  setBranch: (branch) => page.hook.setBranch(branch),
   /** Answer the message at that place anew: a run from the checkpoint before it was first seen. */
   regenerate(place) {
-    const { firstSeenState } = hook.getMessagesMetadata(hook.messages[place], place);
-    void hook.submit(undefined, { checkpoint: firstSeenState.parent_checkpoint });
+    const { firstSeenState } = page.hook.getMessagesMetadata(page.hook.messages[place], place);
+    void page.hook.submit(undefined, { checkpoint: firstSeenState.parent_checkpoint });
   },
-  state: () => seen.at(-1) ?? null,
-  seen: () => seen,
-  told: () => told,
+  state: () => page.seen.at(-1) ?? null,
+  seen: () => page.seen,
+  told: () => page.told,
   stored: () => ({ ...window.sessionStorage }),
 });
-root?.unmount();
 process.exit();

@@ -45,7 +45,8 @@ async def with_events(
     `config` names the run; `subgraphs` says whether chunks bear a namespace.
     """
     root = str(config["run_id"])
-    async with aclosing(_Tapped(stream).astream_events(start, config, version="v2")) as events:
+    tapped: Any = _Tapped(stream).astream_events(start, config, version="v2")
+    async with aclosing(tapped) as events:
         async for event in events:
             told: Any = event
             if event["run_id"] == root and event["event"] == "on_chain_stream":
