@@ -16,10 +16,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from matins.api import sse
-from matins.api.serving import Connection
 from matins.api.errors import Wall
+from matins.api.serving import Connection
 from matins.domain.frames import Frame
 from tests.support.ports import listening
+from tests.wire.compatibility import covers
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +89,7 @@ async def test_a_request_that_trickles_in_is_ended(begun: bytes, more: bytes) ->
         assert json.loads(body)["detail"] == "The request took too long to come in"
 
 
+@covers("Refusal", "408")
 async def test_a_head_that_stops_is_refused() -> None:
     async with listening(APP, Quick) as url, await connect(url) as client:
         await client.send(b"GET / HTTP/1.1\r\nhost: x\r\n")

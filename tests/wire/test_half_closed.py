@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.servers import Server
 from tests.support.waiting import until
+from tests.wire.compatibility import covers
 from tests.wire.test_framing import Wire, connect
 
 Leave = Callable[[socket.socket], None]
@@ -88,24 +89,6 @@ def test_a_follower_that_goes_takes_the_run_with_it_when_it_said_so(
         until(lambda: status(http, thread) == "interrupted")
 
 
-@pytest.mark.parametrize("what", ["stream", "wait"])
-def test_a_client_that_goes_leaves_its_run_behind_when_it_said_nothing(
-    server: Server, http: httpx.Client, thread: str, what: str
-) -> None:
-    wanted = {"assistant_id": "slow", "input": {"delay": 1}}
-    with asking(server, "POST", f"/threads/{thread}/runs/{what}", wanted) as wire:
-        reset(wire.socket)
-        until(lambda: status(http, thread) == "success")
-
-
-def test_a_follower_that_goes_leaves_the_run_behind(server: Server, http: httpx.Client, thread: str) -> None:
-    run_id = a_run(http, thread, 1)
-    for what in ("stream", "join"):
-        with asking(server, "GET", f"/threads/{thread}/runs/{run_id}/{what}", None) as wire:
-            reset(wire.socket)
-    until(lambda: status(http, thread) == "success")
-
-
 def whole_reply(server: Server, method: str, path: str, body: dict[str, Any] | None) -> bytes:
     """Ask, say that no more will come, and give the body of the reply and what follows it until the end."""
     with connect(server) as wire:
@@ -118,6 +101,7 @@ def whole_reply(server: Server, method: str, path: str, body: dict[str, Any] | N
         return found
 
 
+@covers("When a client goes away", "a client that only sends no more")
 def test_a_client_that_sends_no_more_gets_its_whole_stream(
     server: Server, http: httpx.Client, thread: str
 ) -> None:
@@ -133,6 +117,7 @@ def test_a_client_that_sends_no_more_gets_its_whole_stream(
     assert status(http, thread) == "success"
 
 
+@covers("When a client goes away", "a client that only sends no more")
 def test_a_client_that_sends_no_more_gets_what_it_waits_for(
     server: Server, http: httpx.Client, thread: str
 ) -> None:

@@ -165,7 +165,7 @@ def test_an_interrupt_is_shown_and_answered(page: Open, thread: str) -> None:
     assert (shown["interrupt"], shown["values"]["answer"]) == (None, "Thank you, Ada.")
 
 
-def test_an_interrupt_is_answered_by_a_page_that_was_where_later(page: Open, thread: str) -> None:
+def test_an_interrupt_is_answered_by_a_page_that_was_opened_later(page: Open, thread: str) -> None:
     submitted(page("ask", threadId=thread), {"question": "Who?"})
     where = page("ask", threadId=thread, fetchStateHistory=True)
     assert where.shows(lambda state: state["interrupt"])["interrupt"] == {"q": "Who?"}
@@ -176,7 +176,7 @@ def test_an_interrupt_is_answered_by_a_page_that_was_where_later(page: Open, thr
 def test_a_page_that_is_loaded_anew_goes_on_with_its_stream(
     browser: Callable[[], JavaScript], tab: JavaScript, http: httpx.Client, thread: str
 ) -> None:
-    asked = {"threadId": thread, "reconnectOnMount": True, "fetchStateHistory": True}
+    asked: dict[str, Any] = {"threadId": thread, "reconnectOnMount": True, "fetchStateHistory": True}
     before = opened(browser(), "slow", **asked)
     before("submit", {"delay": 4, "steps": 4})
     before.shows(lambda state: state["values"].get("done") == 1)
@@ -240,7 +240,7 @@ def test_history_is_shown_and_an_answer_that_is_asked_for_anew_is_a_branch(page:
     assert where.shows(lambda state: state["branch"] == options[0])["messages"] == shown["messages"]
 
 
-def test_a_thread_that_is_where_shows_its_messages(page: Open, http: httpx.Client, thread: str) -> None:
+def test_a_thread_that_is_opened_shows_its_messages(page: Open, http: httpx.Client, thread: str) -> None:
     wanted = {"assistant_id": "echo", "input": {"messages": [{"role": "user", "content": "hi"}]}}
     http.post(f"/threads/{thread}/runs/wait", json=wanted)
     for asked in (True, {"limit": 5}, False):

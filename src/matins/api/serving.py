@@ -164,7 +164,9 @@ class Connection(HttpToolsProtocol):
             return
         if self._awaits is None and self._is_idle:  # empty lines are no request, but no silence either
             self._await(self.head_s, self._head_is_due)
-        if self._awaits is not None and self._timer is None:  # most requests come in one piece: no timer for them
+        if (
+            self._awaits is not None and self._timer is None
+        ):  # most requests come in one piece: no timer for them
             self._timer = self.loop.call_later(*self._awaits)
 
     def on_message_begin(self) -> None:
@@ -202,7 +204,9 @@ class Connection(HttpToolsProtocol):
             self._timer = self.loop.call_later(self.head_s, self._head_is_due)
 
     def _body_is_due(self) -> None:
-        if self._read < self.body_bytes and not self.flow.read_paused:  # else it is we who keep the client waiting
+        if (
+            self._read < self.body_bytes and not self.flow.read_paused
+        ):  # else it is we who keep the client waiting
             if not self.cycle.response_started:
                 self.transport.write(_REFUSAL)
             self.transport.close()

@@ -1,4 +1,4 @@
-"""What each stream mode shows, beyond the plain cases of test_streams."""
+"""The mode `events`, and modes side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from tests.wire.compatibility import covers
 from tests.wire.sdks import Event, Sdk
 
 SAID: Final = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -25,6 +26,7 @@ def data(events: list[Event], name: str) -> list[Any]:
     return [event.data for event in events if event.event == name]
 
 
+@covers("stream_mode", "events")
 def test_events_tell_what_goes_on_within(sdk: Sdk, thread: str) -> None:
     events = sdk("runs.stream", thread, "chat", input=SAID, stream_mode="events")
     assert {event.event for event in events} == {"metadata", "events"}
@@ -33,6 +35,14 @@ def test_events_tell_what_goes_on_within(sdk: Sdk, thread: str) -> None:
     assert told[0]["run_id"] == sdk.created[-1]["run_id"]
     chunks = [event["data"]["chunk"] for event in told if event["event"] == "on_chat_model_stream"]
     assert "".join(chunk["content"] for chunk in chunks) == "You said: hello there"
+
+
+@covers("stream_mode", "events of the run itself")
+def test_what_the_run_itself_streams_is_told_as_updates(sdk: Sdk) -> None:
+    for modes in ("events", EVERYTHING):
+        events = sdk("runs.stream", None, "events", input={"n": 1}, stream_mode=modes)
+        told = [e for e in data(events, "events") if e["event"] == "on_chain_stream" and not e["parent_ids"]]
+        assert [event["data"]["chunk"] for event in told] == [{"work": {"written": 1}}]
 
 
 def test_all_modes_at_once_are_each_what_they_are_alone(sdk: Sdk) -> None:
@@ -54,41 +64,6 @@ def test_a_step_is_told_in_the_order_of_its_work(sdk: Sdk) -> None:
         "updates",
         "values",
     ] or [event.event for event in events[1:]] == ["values", "tasks", "custom", "updates", "tasks", "values"]
-
-
-def test_a_task_is_told_when_it_starts_and_when_it_ends(sdk: Sdk, thread: str) -> None:
-    began, ended = data(sdk("runs.stream", thread, "events", input={"n": 1}, stream_mode="tasks"), "tasks")
-    assert (began["name"], began["input"]) == ("work", {"n": 1})
-    assert began["triggers"] == ["branch:to:work"]
-    assert {key: ended[key] for key in ("id", "name", "error", "result", "interrupts")} == {
-        "id": began["id"], "name": "work", "error": None, "result": {"written": 1}, "interrupts": [],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
-def test_checkpoints_are_told_however_they_are_kept(sdk: Sdk, thread: str, durability: str) -> None:
-    events = sdk(
-        "runs.stream", thread, "events", input={"n": 1}, stream_mode="checkpoints", durability=durability
-    )
-    told = data(events, "checkpoints")
-    assert [each["metadata"]["step"] for each in told] == [-1, 0, 1]
-    assert [each["next"] for each in told] == [["__start__"], ["work"], []]
-    assert told[-1]["values"] == {"n": 1, "written": 1}
-    assert told[-1]["parent_config"]["configurable"]["thread_id"] == thread
-    kept = sdk("threads.get_history", thread)
-    assert len(kept) == (1 if durability == "exit" else 3)
-
-
-def test_debug_tells_of_checkpoints_and_tasks(sdk: Sdk) -> None:
-    told = data(sdk("runs.stream", None, "events", input={"n": 0}, stream_mode="debug"), "debug")
-    assert [each["type"] for each in told] == [
-        "checkpoint",
-        "checkpoint",
-        "task",
-        "task_result",
-        "checkpoint",
-    ]
-    assert {frozenset(each) for each in told} == {frozenset({"step", "timestamp", "type", "payload"})}
 
 
 def test_an_interrupt_within_a_subgraph_is_told_there_and_at_the_root(sdk: Sdk, thread: str) -> None:
@@ -119,10 +94,13 @@ def test_feedback_that_nobody_can_take_harms_no_run(sdk: Sdk, thread: str) -> No
     assert sdk("runs.get", thread, sdk.created[-1]["run_id"])["status"] == "success"
 
 
-def test_a_cron_may_stream_events(sdk: Sdk) -> None:
-    cron = sdk("crons.create", "echo", schedule="0 0 1 1 *", input=SAID, stream_mode=["events"])
-    assert cron["payload"]["stream_mode"] == ["events"]
-    sdk("crons.delete", cron["cron_id"])
+def test_a_cron_may_stream_events(http: httpx.Client) -> None:
+    cron = http.post(
+        "/runs/crons",
+        json={"assistant_id": "echo", "schedule": "0 0 1 1 *", "input": SAID, "stream_mode": ["events"]},
+    )
+    assert cron.json()["payload"]["stream_mode"] == ["events"]
+    http.delete(f"/runs/crons/{cron.json()['cron_id']}").raise_for_status()
 
 
 def test_a_resumable_stream_of_events_is_replayed(sdk: Sdk, thread: str) -> None:
