@@ -123,7 +123,6 @@ def test_crons_are_searched_and_counted(api: httpx.Client, thread_id: str) -> No
         ({"multitask_strategy": "zzz"}, 422),
         ({"config": {"recursion_limit": 0}}, 422),
         ({"stream_mode": "zzz"}, 422),
-        ({"stream_mode": ["values", "events"]}, 422),
         ({"on_run_completed": "zzz"}, 422),
         ({"webhook": "ftp://somewhere"}, 422),
     ],

@@ -131,7 +131,6 @@ def test_a_thread_is_made_when_it_may_be(api: httpx.Client) -> None:
         ({"assistant_id": str(uuid4())}, 404),
         ({"stream_mode": "zzz"}, 422),
         ({"stream_mode": None}, 422),
-        ({"stream_mode": ["values", "events"]}, 422),
         ({"interrupt_before": "node"}, 422),
         ({"config": {"recursion_limit": 0}}, 422),
         ({"config": {"configurable": {"a": 1}}, "context": {"b": 1}}, 400),

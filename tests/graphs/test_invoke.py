@@ -375,7 +375,9 @@ def inside(registry: Registry) -> dict[str, Any]:
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("stubborn", [False, True])
-@pytest.mark.parametrize("mode", ["custom", "values"])  # LangGraph runs a node differently when it streams
+@pytest.mark.parametrize(
+    "mode", ["custom", "values", "events"]
+)  # LangGraph runs a node differently when it streams
 async def test_an_interrupted_run_keeps_its_last_checkpoint_and_knows_what_is_left(
     pool: Pool, project: Project, durability: str, stubborn: bool, mode: str
 ) -> None:
@@ -389,7 +391,7 @@ async def test_an_interrupted_run_keeps_its_last_checkpoint_and_knows_what_is_le
     assert inside(registry)["started"] == [0, 1, 2]
     # A node that swallows its cancellation has done its work, and LangGraph keeps it; but at the exit, once it is
     # broken off, not that of a node in a task of its own.
-    kept = 3 if stubborn and (mode == "values" or durability != "exit") else 2
+    kept = 3 if stubborn and (mode != "custom" or durability != "exit") else 2
     assert (values(settled)["n"], settled.has_next) == (kept, True)
     assert await state_of(pool, registry, run) == values(settled)
     assert "error" not in lane.events
@@ -445,7 +447,7 @@ async def test_a_stop_that_comes_too_late_changes_nothing(pool: Pool, examples: 
 
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 @pytest.mark.parametrize("stubborn", [False, True])
-@pytest.mark.parametrize("mode", ["custom", "values"])
+@pytest.mark.parametrize("mode", ["custom", "values", "events"])
 async def test_a_run_whose_lease_is_taken_starts_no_further_node_and_says_nothing_more(
     pool: Pool, project: Project, durability: str, stubborn: bool, mode: str
 ) -> None:
@@ -466,7 +468,8 @@ async def test_a_run_whose_lease_is_taken_starts_no_further_node_and_says_nothin
     settled = await during_second(registry, lane, run, take_away)
     assert (settled.outcome, settled.values, settled.error) == ("lost", None, None)
     assert inside(registry)["started"] == [0, 1, 2]
-    assert len(lane.frames) == sent
+    # LangChain tells how the node that was under way ended, before the fence is asked.
+    assert {event for event, _ in lane.frames[sent:]} <= ({"events"} if mode == "events" else set())
     assert await checkpoints(pool, held) == kept
 
 

@@ -10,6 +10,8 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from matins.api.serving import Connection
+
 
 class _Uvicorn(uvicorn.Server):
     @contextmanager
@@ -18,10 +20,10 @@ class _Uvicorn(uvicorn.Server):
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[str]:
+async def listening(app: ASGIApp, http: type[Connection] = Connection) -> AsyncIterator[str]:
     """Serve the application for the length of the block; gives its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None)
+        config = uvicorn.Config(app, http=http, ws="none", lifespan="off", log_config=None)
         server = _Uvicorn(config)
         async with anyio.create_task_group() as group:
             group.start_soon(lambda: server.serve(sockets=[listener]))

@@ -184,12 +184,15 @@ def _noting(
 
 
 class JavaScript:
-    """One of the JavaScript SDKs, in a Node process of its own."""
+    """A program of tests/js in a Node process of its own, `call.mjs` with one of the SDKs, say.
 
-    def __init__(self, sdk: str, url: str, headers: dict[str, str]) -> None:
-        options = json.dumps({"defaultHeaders": headers})
+    What a call streams is a list of `Event`, or of whatever `of_item` makes of its items.
+    """
+
+    def __init__(self, program: str, *arguments: str, of_item: Callable[[Any], Any] | None = None) -> None:
+        self._of_item: Final = of_item or _event
         self._process: Final = subprocess.Popen(
-            [ROOT / ".venv" / "bin" / "node", ROOT / "tests" / "js" / "call.mjs", sdk, url, options],
+            [ROOT / ".venv" / "bin" / "node", ROOT / "tests" / "js" / program, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -227,7 +230,8 @@ class JavaScript:
                 error = reply["error"]
                 future.set_exception(Refused(error["status"], error["message"]))
             else:
-                future.set_result(_collected(reply["ok"]) if reply.get("streamed") else reply["ok"])
+                ok = reply["ok"]
+                future.set_result([self._of_item(item) for item in ok] if reply.get("streamed") else ok)
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -263,8 +267,8 @@ def _written(value: object) -> str:
     return value.isoformat()
 
 
-def _collected(items: list[dict[str, Any]]) -> list[Event]:
-    return [Event(item["event"], item.get("data"), item.get("id")) for item in items]
+def _event(item: dict[str, Any]) -> Event:
+    return Event(item["event"], item.get("data"), item.get("id"))
 
 
 @contextmanager
@@ -278,7 +282,8 @@ def connect(
     elif kind == "py-sync":
         transport = PythonSync(url, headers or {})
     else:
-        transport = JavaScript(kind.replace("js", "sdk"), url, headers or {})
+        options = json.dumps({"defaultHeaders": headers or {}})
+        transport = JavaScript("call.mjs", kind.replace("js", "sdk"), url, options)
     try:
         yield Sdk(kind, url, transport)
     finally:

@@ -10,7 +10,6 @@ from matins.api import auth, body, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import crons as wire
 from matins.api.wire.json import Json, contained
-from matins.api.wire.runs import modes
 from matins.domain.errors import BadRequest, CronNotFound
 from matins.domain.ids import AssistantId, ThreadId
 from matins.engine import crons as engine
@@ -32,7 +31,6 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
     scope = auth.authorize(request)
     sent, once = await idempotency.read(request, Json, scope)
     asked = body.convert(sent, wire.CronCreate)
-    modes(asked.stream_mode)
     await parts.webhooks.check([asked.webhook or None])
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
@@ -70,7 +68,6 @@ async def update(request: Request, parts: Parts) -> Response:
     if not sent:
         raise BadRequest("Request body cannot be empty")
     asked = body.convert(sent, wire.CronPatch)
-    modes(asked.stream_mode)
     await parts.webhooks.check([asked.webhook or None])
     scope = auth.authorize(request)
     change = engine.CronChange(

@@ -6,6 +6,7 @@ that it has seen the end. Source of the framing: observed on the wire.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
@@ -57,8 +58,8 @@ async def relay(
     scope: Scope,
     receive: Receive,
     send: Send,
-    items: AsyncIterator[T],
-    encode: Callable[[T], bytes],
+    items: AsyncIterator[T | None],
+    encode: Callable[[T | None], bytes],
     *,
     headers: Mapping[str, str],
     on_disconnect: Callable[[], Awaitable[None]] | None = None,
@@ -68,9 +69,10 @@ async def relay(
 
     A client that reads nothing for `stalled_s` seconds is one too many.
 
-    A client that goes away is noticed at once; then `on_disconnect` is called.
+    A client that goes away is noticed at once; then `on_disconnect` is called. One that will only send no more gets
+    its reply: it is sent a heartbeat, which a client that is there does not mind.
     """
-    is_gone = False
+    is_gone = is_complete = False
     await send(
         {
             "type": "http.response.start",
@@ -84,9 +86,15 @@ async def relay(
             nonlocal is_gone
             while (await receive())["type"] != "http.disconnect":
                 pass
-            is_gone = True
+            is_gone = not is_complete  # the end of the reply is told as a disconnect, too
             group.cancel_scope.cancel()
 
+        async def prove(client_done: asyncio.Event) -> None:
+            await client_done.wait()
+            await send({"type": "http.response.body", "body": encode(None), "more_body": True})
+
+        if tell := scope.get("client_done"):
+            group.start_soon(prove, tell())
         group.start_soon(listen)
         try:
             async for item in items:
@@ -94,6 +102,7 @@ async def relay(
                 if piece:
                     with anyio.fail_after(stalled_s):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
+            is_complete = True
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except Error as error:
             telemetry.log().warning(telemetry.REPLY_BROKEN_OFF, reason=str(error))

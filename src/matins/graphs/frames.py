@@ -15,8 +15,10 @@ from matins.domain.frames import ERROR, METADATA, Frame
 from matins.domain.runs import RunError
 from matins.graphs.serde import encode
 
-# LangGraph's modes, framed as they are.
-_OWN: Final = {"values", "updates", "custom", "tasks", "checkpoints", "debug"}
+EVENTS: Final = "events"
+
+# LangGraph's modes, and LangChain's one, framed as they are.
+_OWN: Final = {"values", "updates", "custom", "tasks", "checkpoints", "debug", EVENTS}
 _COORDINATES: Final = ("thread_id", "checkpoint_ns", "checkpoint_id", "checkpoint_map")
 
 
@@ -48,8 +50,13 @@ class Framing:
     @property
     def modes(self) -> list[str]:
         """What to ask of `graph.astream`. `updates` always: they mark the end of a node's work."""
-        asked = sorted(self._wanted | {"updates"})
+        asked = sorted(self._wanted - {EVENTS} | {"updates"})
         return [*asked, "messages"] if self._tuples or self._partials else asked
+
+    @property
+    def has_events(self) -> bool:
+        """Whether LangChain's events are wanted, which come another way."""
+        return EVENTS in self._wanted
 
     def add(self, chunk: tuple[Any, ...], out: list[Frame]) -> bool:
         """Append the frames of a chunk, if it has any; say whether it tells that a node of the root ended."""
@@ -69,6 +76,10 @@ class Framing:
             else:
                 self._add_message(payload[0], payload[1], suffix, out)
         return mode == "updates" and not suffix
+
+    def ends_node(self, chunk: tuple[Any, ...]) -> bool:
+        """Whether a chunk tells that a node of the root ended."""
+        return bool(chunk[-2] == "updates" and not (self._subgraphs and chunk[0]))
 
     def _add_message(
         self, message: BaseMessage, about: dict[str, Any], suffix: str, out: list[Frame]

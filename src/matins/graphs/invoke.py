@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,7 +37,7 @@ from matins.domain.errors import LeaseLost, Unavailable
 from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId
 from matins.domain.runs import OVERDUE, Held, RunError, RunKwargs, StopReason
-from matins.graphs import frames
+from matins.graphs import events, frames
 from matins.graphs.attempts import begin
 from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import context_for, run_config
@@ -218,13 +218,27 @@ async def _pump(
         "interrupt_after": kwargs.interrupt_after,
         "durability": kwargs.durability,
     }
-    stream: Any = graph.astream(
-        start,
-        config,
-        context=context_for(graph, kwargs),
-        subgraphs=kwargs.stream_subgraphs,
-        **asked,
-    )
+    context, subgraphs = context_for(graph, kwargs), kwargs.stream_subgraphs
+
+    def chunks(config: RunnableConfig) -> Any:
+        return graph.astream(start, config, context=context, subgraphs=subgraphs, **asked)
+
+    async def held_chunks(config: RunnableConfig) -> AsyncGenerator[events.Chunk, None]:
+        """The chunks, the graph held after each as the loop below would hold it, which runs in another task."""
+        async with aclosing(chunks(config)) as stream:
+            async for chunk in stream:
+                yield chunk
+                await anyio.lowlevel.checkpoint()
+                if stop.reason is not None:
+                    raise asyncio.CancelledError
+                await outbox.room()
+                if framing.ends_node(chunk) and kwargs.durability != "sync":
+                    await saver.confirm()
+
+    if framing.has_events:
+        stream = events.with_events(held_chunks, start, config, subgraphs=subgraphs)
+    else:
+        stream = chunks(config)
     add = framing.add
     async with aclosing(stream):
         async for chunk in stream:
@@ -238,7 +252,7 @@ async def _pump(
                 outbox.wake()
                 if outbox.size >= OUTBOX_BYTES:
                     await outbox.room()
-            if node_ended and kwargs.durability != "sync":
+            if node_ended and not framing.has_events and kwargs.durability != "sync":
                 await saver.confirm()
 
 

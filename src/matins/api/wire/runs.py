@@ -62,14 +62,6 @@ def created(stored: Stored) -> Run:
     return shown
 
 
-def modes(asked: Mode | list[Mode]) -> list[str]:
-    """Give the stream modes as a list. Raises: Invalid for one that clients may name and nothing serves."""
-    wanted: list[str] = [asked] if isinstance(asked, str) else list(asked)
-    if "events" in wanted:
-        raise Invalid("stream_mode 'events' is not supported yet")
-    return wanted
-
-
 class RunCreate(msgspec.Struct, kw_only=True):
     """What creates a run, on a thread or without one."""
 
@@ -108,7 +100,7 @@ class RunCreate(msgspec.Struct, kw_only=True):
             webhook=self.webhook or None,
             interrupt_before=self.interrupt_before or None,
             interrupt_after=self.interrupt_after or None,
-            stream_mode=modes(self.stream_mode),
+            stream_mode=[self.stream_mode] if isinstance(self.stream_mode, str) else list(self.stream_mode),
             stream_subgraphs=self.stream_subgraphs,
             stream_resumable=self.stream_resumable,
             feedback_keys=self.feedback_keys or None,
