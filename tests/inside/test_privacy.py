@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import APIStatusError
+from psycopg import sql
 from psycopg.rows import tuple_row
 
 from tests.support.servers import Server
@@ -119,7 +120,7 @@ async def test_the_token_is_in_nothing_that_is_streamed_or_stored(
         for (table,) in tables:
             for form in (token, token.encode().hex()):  # bytes are written as hexadecimal
                 found = stored.execute(
-                    f"SELECT count(*) FROM {table} AS t WHERE t::text LIKE %s",
+                    sql.SQL("SELECT count(*) FROM {} AS t WHERE t::text LIKE %s").format(sql.SQL(table)),
                     [f"%{form}%"],
                 ).fetchone()
                 assert found == (0,), table
