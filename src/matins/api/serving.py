@@ -121,11 +121,13 @@ class Connection(HttpToolsProtocol):
 
             async def receive_until_done() -> Any:
                 nonlocal is_read
-                message = None if is_read and self._is_disconnect else await receive()
-                if message is None or (is_read and self._is_disconnect):
-                    return {"type": "http.disconnect"}
-                is_read = is_read or not message.get("more_body")
-                return message
+                while not (is_read and self._is_disconnect):
+                    message = await receive()
+                    if not is_read or message["type"] != "http.request":
+                        is_read = is_read or not message.get("more_body")
+                        return message
+                    # Else it was woken by the client's end, which the reply is told otherwise.
+                return {"type": "http.disconnect"}
 
             await app(scope, receive_until_done, send)
 
