@@ -415,3 +415,13 @@ async def test_a_lease_that_ran_out_begins_a_new_tenure(pool: Pool) -> None:
         await conn.execute("UPDATE matins.node SET lease_until = now() - interval '61min'")
         await queue.forget_nodes(conn)
         assert await queue.other_nodes(conn, NodeId(uuid4())) == []
+
+
+async def test_a_thread_shows_the_error_of_a_run_that_left_no_state(pool: Pool) -> None:
+    """What a thread shows of errors and interrupts begins with its first run, whatever became of that."""
+    async with pool.connection() as conn:
+        held = await rows.running(conn)
+    await settle(pool, held, queue.End(Change.FAILED, error=b'{"error":"E","message":"m"}'))
+    thread = await pool.run(lambda conn: threads.get(conn, held.thread_id, scope=EVERYONE))
+    assert thread is not None
+    assert (thread.values, thread.interrupts, thread.error) == (None, b"{}", b'{"error":"E","message":"m"}')

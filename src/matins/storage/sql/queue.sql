@@ -96,7 +96,7 @@ SET status = CASE WHEN EXISTS (SELECT FROM matins.run AS r WHERE r.thread_id = t
                                AND r.status IN ('pending', 'running')) THEN 'busy' ELSE $2 END,
     resting_status = $2,
     "values" = coalesce($3, t."values"),
-    interrupts = coalesce($4, t.interrupts),
+    interrupts = coalesce($4, t.interrupts, '{}'),
     error = $5,
     event_seq = greatest(t.event_seq, $6),
     state_updated_at = matins.now(),
