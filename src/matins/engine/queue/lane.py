@@ -22,6 +22,7 @@ from matins.domain.errors import Error, LeaseLost, Unavailable
 from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
+from matins.domain.webhooks import webhook_of
 from matins.engine.callers import Callers
 from matins.engine.lease import Lease
 from matins.engine.streams.hub import Hub
@@ -174,7 +175,8 @@ class Lanes:
             self._held.pop(run.held, None)
             self._emptied.set()
             self._wakes.claims()
-            self._wakes.reports()
+            if webhook_of(run) is not None:
+                self._wakes.reports()
             self._wakes.news()  # who follows it here may have to look for it elsewhere from now on
 
     async def _execute(self, run: Run, reservation: Reservation, log: Log) -> None:

@@ -139,7 +139,10 @@ class Reaper:
     async def _heed(self) -> None:
         """Carry out what was wished for on another node; the rest of the comparison has its own pace."""
         if self._lanes.held:
-            self._carry_out(await self._pool.run(lambda conn: queue.held_by(conn, self._lease.node_id)))
+            on_record = await self._pool.run(
+                lambda conn: queue.held_by(conn, self._lease.node_id), transaction=False
+            )
+            self._carry_out(on_record)
 
     def _carry_out(self, on_record: list[queue.Claimed]) -> None:
         for claimed in on_record:

@@ -25,7 +25,7 @@ from matins.storage.pool import Pool
 
 POLL_SECONDS: Final = 1.0
 BREATH_SECONDS: Final = 0.05
-"""The pause after a look that found nothing: every run that ends wakes us, and most have no webhook."""
+"""The pause after a look that found nothing."""
 
 AT_ONCE: Final = 64
 AT_ONCE_PER_HOST: Final = 8

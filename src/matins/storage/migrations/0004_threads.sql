@@ -10,7 +10,8 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER thread_used BEFORE UPDATE OF updated_at ON matins.thread
-    FOR EACH ROW EXECUTE FUNCTION matins.thread_used();
+    FOR EACH ROW WHEN (NEW.ttl_minutes IS NOT NULL OR NEW.swept_at IS NOT NULL)
+    EXECUTE FUNCTION matins.thread_used();
 -- Those that the default of langgraph.json applies to; what was swept is not looked at again.
 CREATE INDEX thread_unswept ON matins.thread (updated_at) WHERE ttl_minutes IS NULL AND swept_at IS NULL;
 
