@@ -65,8 +65,9 @@ types: venv ## mypy --strict, then basedpyright as second reader
 imports: venv ## The import contracts of pyproject.toml
 	$(bin)/lint-imports
 
-test: venv $(node_stamp) ## All tests
-	$(bin)/pytest
+test: venv $(node_stamp) ## All tests: what measures time alone, then the rest three at a time
+	$(bin)/pytest tests/kills
+	$(bin)/pytest --ignore tests/kills -n 3 --dist loadgroup
 
 test-unit: venv ## The tests without input and output
 	$(bin)/pytest tests/unit

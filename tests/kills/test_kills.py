@@ -124,6 +124,8 @@ async def under_load(directory: Path) -> AsyncIterator[Site]:
                     "schedule": "@every 1s",
                     "input": load.QUICKEST,
                 }
+                if number % 4 > 1:
+                    body["durability"] = "exit"
                 if number % 4 == 1:
                     body["on_run_completed"] = "keep"
                 thread = site.load.threads[number] if number % 2 == 0 else None

@@ -72,7 +72,7 @@ class HeldLease:
         self.node_id = NodeId(uuid7())
 
 
-async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> Any:
+async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 30) -> Any:
     """Wait for what only the database shows; gives what `holds` gave."""
     with anyio.fail_after(timeout_s):
         while not (found := await holds()):  # noqa: ASYNC110 - a row sets no event

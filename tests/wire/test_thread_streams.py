@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -182,7 +181,7 @@ def test_a_stream_ends_with_its_thread(server: Server, of_http: str) -> None:
     ("path", "last_event", "status", "text"),
     [
         ("/threads/abc/stream", None, 422, "Invalid thread ID: must be a UUID"),
-        (f"/threads/{uuid4()}/stream", None, 404, "not found"),
+        ("/threads/0194a6c0-0000-7000-8000-00000000dead/stream", None, 404, "not found"),
         ("?stream_mode=values", None, 422, "Invalid stream_mode: 'values'"),
         ("?stream_mode=[%22lifecycle%22,5]", None, 422, "stream_mode is not a JSON array"),
         ("?stream_mode=lifecycle,bogus", None, 422, "'bogus'"),

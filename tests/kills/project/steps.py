@@ -54,7 +54,7 @@ graph = (
     .add_node(step)
     .add_node(end)
     .add_edge(START, "begin")
-    .add_edge("begin", "step")
+    .add_conditional_edges("begin", lambda state: "step" if state.get("steps", 1) else "end")
     .add_conditional_edges("step", lambda state: "step" if state["done"] < state.get("steps", 1) else "end")
     .add_edge("end", END)
     .compile()
