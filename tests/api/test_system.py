@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from uuid import uuid4
+
 import httpx
 import pytest
 
@@ -27,6 +29,24 @@ def test_a_wrong_method_names_the_right_ones(api: httpx.Client) -> None:
     response = api.put("/runs/crons/7")
     assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"})
     assert {each.strip() for each in response.headers["allow"].split(",")} >= {"GET", "PATCH", "DELETE"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/runs/crons"),
+        ("GET", "/runs/batch"),
+        ("PATCH", "/assistants/search"),
+        ("DELETE", "/threads/count"),
+        ("PATCH", "/runs/crons/count"),
+        ("GET", f"/threads/{uuid4()}/runs/wait"),
+        ("GET", f"/threads/{uuid4()}/state/checkpoint"),
+    ],
+)
+def test_the_name_of_an_operation_is_no_id_of_another(api: httpx.Client, method: str, path: str) -> None:
+    response = api.request(method, path)
+    assert (response.status_code, response.json()) == (405, {"detail": "Method Not Allowed"})
+    assert response.headers["allow"] == "POST"
 
 
 @covers("Requests and answers", "vary:")

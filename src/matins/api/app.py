@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from matins import __version__
@@ -37,10 +37,11 @@ from matins.api.wire import crons as of_crons
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
 from matins.api.wire import webhooks as of_webhooks
+from matins.api.wire.json import Limit, Offset
 from matins.manifest.http import Cors, HttpSection
 
 _EVENTS: Final = "text/event-stream"
-_PAGE: Final = (Parameter("limit", int), Parameter("offset", int))
+_PAGE: Final = (Parameter("limit", Limit), Parameter("offset", Offset))
 _RECURSE: Final = (Parameter("recurse", bool),)
 _STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[str]))
 _DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
@@ -189,7 +190,7 @@ OPERATIONS: Final = (
         thread_state.get_history,
         None,
         list[of_threads.ThreadState],
-        query=(Parameter("limit", int), Parameter("before"), Parameter("select", list[str])),
+        query=(Parameter("limit", Limit), Parameter("before"), Parameter("select", list[str])),
     ),
     Operation(
         "POST",
@@ -357,10 +358,27 @@ def build(parts: Parts, custom: Custom | None = None) -> ASGIApp:
     return outside.open_to(parts.http.cors or Cors(), app)
 
 
+class _Path(Route):
+    """A path and its methods. What an earlier path spells out is no id: there, other methods are refused."""
+
+    def __init__(self, path: str, endpoint: _Endpoint, methods: list[str], earlier: Sequence[Route]) -> None:
+        super().__init__(path, endpoint, methods=methods)
+        self._earlier = [route for route in earlier if self.path_regex.match(route.path)]
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        if match is not Match.NONE and any(
+            route.matches(scope)[0] is not Match.NONE for route in self._earlier
+        ):
+            return Match.NONE, {}
+        return match, child
+
+
 def _routes(parts: Parts, operations: Sequence[Operation]) -> list[Route]:
     paths: dict[str, dict[str, Handler]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = operation.handler
-    return [
-        Route(path, _Endpoint(parts, handlers), methods=list(handlers)) for path, handlers in paths.items()
-    ]
+    routes: list[Route] = []
+    for path, handlers in paths.items():
+        routes.append(_Path(path, _Endpoint(parts, handlers), list(handlers), earlier=routes))
+    return routes
