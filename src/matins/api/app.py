@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from matins import __version__
 from matins.api import (
@@ -21,6 +19,7 @@ from matins.api import (
     outside,
     run_streams,
     runs,
+    sse,
     system,
     thread_state,
     thread_stream,
@@ -29,11 +28,12 @@ from matins.api import (
 )
 from matins.api.custom import Custom
 from matins.api.errors import Wall, unrouted
-from matins.api.idempotency import Answered
 from matins.api.operations import Operation, Parameter
-from matins.api.parts import Handler, Parts
+from matins.api.parts import Parts
+from matins.api.routes import routes
 from matins.api.wire import assistants as of_assistants
 from matins.api.wire import crons as of_crons
+from matins.api.wire import query as in_query
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
 from matins.api.wire import webhooks as of_webhooks
@@ -43,7 +43,7 @@ from matins.manifest.http import Cors, HttpSection
 _EVENTS: Final = "text/event-stream"
 _PAGE: Final = (Parameter("limit", Limit), Parameter("offset", Offset))
 _RECURSE: Final = (Parameter("recurse", bool),)
-_STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[str]))
+_STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[in_query.StateField]))
 _DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
 _JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", list[str]))
 
@@ -79,7 +79,7 @@ OPERATIONS: Final = (
         assistants.get_graph,
         None,
         of_assistants.Drawing,
-        query=(Parameter("xray"),),
+        query=(Parameter("xray", in_query.Xray),),
     ),
     Operation(
         "GET", "/assistants/{assistant_id}/schemas", assistants.get_schemas, None, of_assistants.GraphSchemas
@@ -190,7 +190,11 @@ OPERATIONS: Final = (
         thread_state.get_history,
         None,
         list[of_threads.ThreadState],
-        query=(Parameter("limit", Limit), Parameter("before"), Parameter("select", list[str])),
+        query=(
+            Parameter("limit", Limit),
+            Parameter("before"),
+            Parameter("select", list[in_query.StateField]),
+        ),
     ),
     Operation(
         "POST",
@@ -204,8 +208,8 @@ OPERATIONS: Final = (
         "/threads/{thread_id}/stream",
         thread_stream.join_stream,
         None,
-        str,
-        query=(Parameter("stream_mode", list[str]),),
+        sse.Event,
+        query=(Parameter("stream_mode", list[in_query.ThreadMode]),),
         media=_EVENTS,
     ),
     Operation(
@@ -218,14 +222,19 @@ OPERATIONS: Final = (
         runs.list_,
         None,
         list[of_runs.Run],
-        query=(*_PAGE, Parameter("status"), Parameter("select", list[str])),
+        query=(
+            Parameter("limit", in_query.Some),
+            Parameter("offset", Offset),
+            Parameter("status"),
+            Parameter("select", list[in_query.Column]),
+        ),
     ),
     Operation(
         "POST",
         "/threads/{thread_id}/runs/stream",
         run_streams.stream,
         of_runs.RunOnThread,
-        str,
+        sse.Event,
         media=_EVENTS,
     ),
     Operation("POST", "/threads/{thread_id}/runs/wait", run_streams.wait, of_runs.RunOnThread, Any),
@@ -239,7 +248,7 @@ OPERATIONS: Final = (
         "/threads/{thread_id}/runs/{run_id}/stream",
         run_streams.join_stream,
         None,
-        str,
+        sse.Event,
         query=_JOIN_STREAM,
         media=_EVENTS,
     ),
@@ -249,13 +258,13 @@ OPERATIONS: Final = (
         runs.cancel,
         status=202,
         other_statuses={200: "Stopped, with `wait`"},
-        query=(Parameter("wait", bool), Parameter("action")),
+        query=(Parameter("wait", bool), Parameter("action", in_query.Action)),
     ),
     Operation("POST", "/runs/crons", crons.create, of_crons.CronCreate, of_crons.Cron),
     Operation("POST", "/runs/crons/search", crons.search, of_crons.CronSearch, list[of_crons.Cron]),
     Operation("POST", "/runs/crons/count", crons.count, of_crons.CronCount, int),
     Operation("GET", "/runs/crons/{cron_id}", crons.get, None, of_crons.Cron),
-    Operation("PATCH", "/runs/crons/{cron_id}", crons.update, of_crons.CronPatch, of_crons.Cron),
+    Operation("PATCH", "/runs/crons/{cron_id}", crons.update, of_crons.Change, of_crons.Cron),
     Operation("DELETE", "/runs/crons/{cron_id}", crons.delete, status=204),
     Operation("POST", "/runs", runs.create_stateless, of_runs.RunWithoutThread, of_runs.Run),
     Operation("POST", "/runs/batch", runs.create_batch, of_runs.Batch, list[of_runs.Run]),
@@ -263,12 +272,17 @@ OPERATIONS: Final = (
         "POST",
         "/runs/cancel",
         runs.cancel_many,
-        of_runs.CancelMany,
+        of_runs.Chosen,
         status=204,
-        query=(Parameter("action"),),
+        query=(Parameter("action", in_query.Action),),
     ),
     Operation(
-        "POST", "/runs/stream", run_streams.stream_stateless, of_runs.RunWithoutThread, str, media=_EVENTS
+        "POST",
+        "/runs/stream",
+        run_streams.stream_stateless,
+        of_runs.RunWithoutThread,
+        sse.Event,
+        media=_EVENTS,
     ),
     Operation("POST", "/runs/wait", run_streams.wait_stateless, of_runs.RunWithoutThread, Any),
     Operation("GET", "/runs/{run_id}", runs.get_stateless, None, of_runs.Run),
@@ -278,7 +292,7 @@ OPERATIONS: Final = (
         "/runs/{run_id}/stream",
         run_streams.join_stream_stateless,
         None,
-        str,
+        sse.Event,
         query=_JOIN_STREAM,
         media=_EVENTS,
     ),
@@ -288,31 +302,13 @@ OPERATIONS: Final = (
         webhooks.list_,
         None,
         list[of_webhooks.Delivery],
-        query=(*_PAGE, Parameter("status"), Parameter("run_id")),
+        query=(*_PAGE, Parameter("status", in_query.DeliveryStatus), Parameter("run_id", UUID)),
     ),
     Operation(
         "POST", "/webhooks/deliveries/{delivery_id}/replay", webhooks.replay, None, of_webhooks.Delivery
     ),
 )
 """Every operation that is mounted. Where two paths fit, the first one is taken."""
-
-
-class _Endpoint:
-    """All operations of one path."""
-
-    def __init__(self, parts: Parts, handlers: dict[str, Handler]) -> None:
-        self._parts = parts
-        self._handlers = handlers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = scope["method"]
-        handler = self._handlers["GET" if method == "HEAD" else method]
-        response: ASGIApp
-        try:
-            response = await handler(Request(scope, receive, send), self._parts)
-        except Answered as before:
-            response = before.response()
-        await response(scope, receive, send)
 
 
 _GROUPS: Final = {
@@ -339,7 +335,7 @@ def build(parts: Parts, custom: Custom | None = None) -> ASGIApp:
     """Give the application: every operation, behind the wall, with the user's own around it."""
     operations, prefix = served(parts.http), parts.http.mount_prefix
     ours = Starlette(
-        routes=_routes(parts, operations),
+        routes=routes(parts, operations),
         middleware=[Middleware(Wall, logged=parts.http.logging_headers)],
         exception_handlers={HTTPException: unrouted},
     )
@@ -356,29 +352,3 @@ def build(parts: Parts, custom: Custom | None = None) -> ASGIApp:
     if custom is not None and custom.has_cors and parts.http.cors is None:
         return app
     return outside.open_to(parts.http.cors or Cors(), app)
-
-
-class _Path(Route):
-    """A path and its methods. What an earlier path spells out is no id: there, other methods are refused."""
-
-    def __init__(self, path: str, endpoint: _Endpoint, methods: list[str], earlier: Sequence[Route]) -> None:
-        super().__init__(path, endpoint, methods=methods)
-        self._earlier = [route for route in earlier if self.path_regex.match(route.path)]
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = super().matches(scope)
-        if match is not Match.NONE and any(
-            route.matches(scope)[0] is not Match.NONE for route in self._earlier
-        ):
-            return Match.NONE, {}
-        return match, child
-
-
-def _routes(parts: Parts, operations: Sequence[Operation]) -> list[Route]:
-    paths: dict[str, dict[str, Handler]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method] = operation.handler
-    routes: list[Route] = []
-    for path, handlers in paths.items():
-        routes.append(_Path(path, _Endpoint(parts, handlers), list(handlers), earlier=routes))
-    return routes

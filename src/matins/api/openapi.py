@@ -25,7 +25,7 @@ _REFUSALS: Final = {
 
 _SHAPES: Final = "#/components/schemas/"
 _ID: Final = {"type": "string", "format": "uuid"}
-_UUIDS: Final = frozenset({"assistant_id", "cron_id", "run_id", "thread_id"})
+_UUIDS: Final = frozenset({"assistant_id", "cron_id", "delivery_id", "run_id", "thread_id"})
 
 
 def document(operations: Sequence[Operation], *, version: str, prefix: str = "") -> Json:
@@ -37,7 +37,10 @@ def document(operations: Sequence[Operation], *, version: str, prefix: str = "")
     schema_of = dict(zip(map(str, wanted), schemas, strict=True))
     paths: dict[str, Json] = {}
     for each in operations:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of)
+        response = schema_of.get(str(each.response))
+        if response is not None and response.get("type") == "array" and _selects(each):
+            response = _in_part(response, components)
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of, response)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -89,12 +92,29 @@ def _renamed(node: Any, names: Mapping[str, str]) -> Any:
     return [_renamed(each, names) for each in node] if isinstance(node, list) else node
 
 
-def _operation(each: Operation, schema_of: dict[str, Json]) -> Json:
+def _selects(each: Operation) -> bool:
+    """Whether clients may ask for some fields of what is listed."""
+    return any(parameter.name == "select" for parameter in each.query) or "select" in getattr(
+        each.request, "__struct_fields__", ()
+    )
+
+
+def _in_part(described: Json, components: dict[str, Json]) -> Json:
+    """Give the schema of a list in whose items no field need be there; adds what an item then is."""
+    name = described["items"]["$ref"].removeprefix(_SHAPES)
+    if "required" not in components[name]:
+        return described
+    part = {key: value for key, value in components[name].items() if key != "required"}
+    components[f"{name}InPart"] = {**part, "title": f"{name}InPart"}
+    return {**described, "items": {"$ref": f"{_SHAPES}{name}InPart"}}
+
+
+def _operation(each: Operation, schema_of: dict[str, Json], response: Json | None) -> Json:
     described: Json = {
         "operationId": each.operation_id,
         "tags": [each.tag],
         "summary": each.summary,
-        "responses": _responses(each, schema_of),
+        "responses": _responses(each, schema_of, response),
     }
     parameters = [
         {
@@ -124,10 +144,10 @@ def _in_query(parameter: Parameter, schema_of: dict[str, Json]) -> Json:
     }
 
 
-def _responses(each: Operation, schema_of: dict[str, Json]) -> Json:
+def _responses(each: Operation, schema_of: dict[str, Json], response: Json | None) -> Json:
     success: Json = {"description": each.summary}
-    if each.response is not None:
-        success["content"] = {each.media: {"schema": schema_of[str(each.response)]}}
+    if response is not None:
+        success["content"] = {each.media: {"schema": response}}
     refusal = {"application/json": {"schema": schema_of[str(Refusal)]}}
     statuses = ["503"]
     if "{" in each.path:

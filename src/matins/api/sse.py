@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeVar
 
 import anyio
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from matins import telemetry
@@ -29,6 +30,14 @@ STREAM: Final = {
     "x-accel-buffering": "no",
 }
 JSON: Final = {"content-type": "application/json", "cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+class Event(msgspec.Struct, kw_only=True):
+    """One event of a stream. `data` is JSON; `id`, where there is one, is where a client may go on after it."""
+
+    event: str
+    data: str
+    id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def events(frames: list[Frame] | None) -> bytes:

@@ -92,6 +92,10 @@ class CronPatch(_OfRuns, kw_only=True):
     end_time: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
+Change: TypeAlias = Annotated[CronPatch, msgspec.Meta(extra_json_schema={"minProperties": 1})]
+"""A change changes something."""
+
+
 class CronCount(msgspec.Struct, kw_only=True):
     """Which crons to count."""
 

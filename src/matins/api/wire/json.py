@@ -9,6 +9,8 @@ import msgspec
 
 Json: TypeAlias = dict[str, Any]
 Order: TypeAlias = Literal["asc", "desc"]
+Id: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
+"""An ID that is refused where it is used, in the words of the contract."""
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 

@@ -17,7 +17,9 @@ Mode: TypeAlias = Literal[
 ]
 Nodes: TypeAlias = Literal["*"] | list[str]
 Durability: TypeAlias = Literal["sync", "async", "exit"]
-Webhook: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=65536)]
+Webhook: TypeAlias = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=65536, extra_json_schema={"format": "uri"})
+]
 
 _COMMANDS = frozenset({"update", "resume", "goto"})
 
@@ -163,3 +165,23 @@ class CancelMany(msgspec.Struct, kw_only=True):
     status: Literal["pending", "running", "all"] | msgspec.UnsetType = msgspec.UNSET
     thread_id: UUID | msgspec.UnsetType = msgspec.UNSET
     run_ids: Annotated[list[UUID], msgspec.Meta(max_length=1000)] | msgspec.UnsetType = msgspec.UNSET
+
+
+Chosen: TypeAlias = Annotated[
+    CancelMany,
+    msgspec.Meta(
+        extra_json_schema={
+            "anyOf": [
+                {
+                    "required": ["status"],
+                    "properties": {"thread_id": False, "run_ids": {"maxItems": 0}},
+                },
+                {
+                    "required": ["thread_id", "run_ids"],
+                    "properties": {"status": False, "run_ids": {"minItems": 1}},
+                },
+            ]
+        }
+    ),
+]
+"""Runs are chosen in one way or the other."""

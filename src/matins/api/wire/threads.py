@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
 
-from matins.api.wire.json import Checkpoint, Json, Limit, Offset, Order, compact, instant
+from matins.api.wire.json import Checkpoint, Id, Json, Limit, Offset, Order, compact, instant
+from matins.domain.extraction import ROOTS
+from matins.domain.thread_state import FIELDS
 from matins.domain.threads import LONGEST_MINUTES
 from matins.domain.threads import Thread as Stored
 from matins.domain.threads import TimeToLive as StoredTimeToLive
 from matins.storage.checkpoints import Sizes
 
 Status = Literal["idle", "busy", "interrupted", "error"]
+
+# Both are read, and refused, where their sentences are.
+StateField: TypeAlias = Annotated[
+    str, msgspec.Meta(extra_json_schema={"pattern": rf"^({'|'.join(FIELDS)}|values\.[\s\S]+)$"})
+]
+Path: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"pattern": rf"^({'|'.join(ROOTS)})(\.[^.\[\]]+|\[-?[0-9]{{1,9}}\])*$"}),
+]
 
 
 class Expiry(msgspec.Struct, kw_only=True):
@@ -140,12 +151,12 @@ class ThreadCount(msgspec.Struct, kw_only=True):
 class ThreadSearch(ThreadCount, kw_only=True):
     """Which threads to find. An empty `ids` filters nothing."""
 
-    ids: list[str] = []
+    ids: list[Id] = []
     limit: Limit = 10
     offset: Offset = 0
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] = "updated_at"
     sort_order: Order = "desc"
-    extract: Annotated[dict[str, str], msgspec.Meta(max_length=10)] = {}
+    extract: Annotated[dict[str, Path], msgspec.Meta(max_length=10)] = {}
     select: list[
         Literal[
             "thread_id",
@@ -181,7 +192,7 @@ class StateAt(msgspec.Struct, kw_only=True):
 
     checkpoint: Checkpoint
     subgraphs: bool = False
-    select: list[str] = []
+    select: list[StateField] = []
 
 
 class StatePatch(msgspec.Struct, kw_only=True):
@@ -214,7 +225,7 @@ class History(msgspec.Struct, kw_only=True):
     before: str | Json | msgspec.UnsetType = msgspec.UNSET
     metadata: Json = {}
     checkpoint: Checkpoint | msgspec.UnsetType = msgspec.UNSET
-    select: list[str] = []
+    select: list[StateField] = []
 
 
 class Taken(msgspec.Struct, kw_only=True):
