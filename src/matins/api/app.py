@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 from starlette.applications import Starlette
@@ -302,7 +301,7 @@ OPERATIONS: Final = (
         webhooks.list_,
         None,
         list[of_webhooks.Delivery],
-        query=(*_PAGE, Parameter("status", in_query.DeliveryStatus), Parameter("run_id", UUID)),
+        query=(*_PAGE, Parameter("status", in_query.DeliveryStatus), Parameter("run_id", in_query.MaybeId)),
     ),
     Operation(
         "POST", "/webhooks/deliveries/{delivery_id}/replay", webhooks.replay, None, of_webhooks.Delivery

@@ -23,6 +23,9 @@ Xray: TypeAlias = Annotated[
 ]
 """Whether to draw subgraphs, or how deep."""
 
+MaybeId: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern="^([0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12})?$")
+]
 Action: TypeAlias = Literal["", "interrupt", "rollback"]
 DeliveryStatus: TypeAlias = Literal["", "pending", "delivered", "dead"]
 ThreadMode: TypeAlias = Literal["", "run_modes", "lifecycle", "state_update"]
