@@ -17,7 +17,7 @@ uv_plain := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDE
 	$(bin)/uv --no-config
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills lock clean
+.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills schema lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench: venv ## Every measurement of bench/, one after another
 
 kills: venv ## 20 rounds of every kill -9, 200 streams cut at random (make test: 5, and 20)
 	KILL_ROUNDS=20 KILL_STREAMS=200 $(bin)/pytest tests/kills --timeout 0
+
+schema: venv ## schemathesis: 200 cases of every operation, and every limit of the document (make test: a few)
+	SCHEMA_EXAMPLES=200 SCHEMA_PHASES=examples,coverage,fuzzing,stateful $(bin)/pytest -rP tests/schema
 
 lock: venv ## Write requirements.lock anew from pyproject.toml (UPGRADE=1 takes newer versions)
 	$(uv_plain) pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -70,3 +70,47 @@ def test_the_document_tells_each_way_to_succeed_and_which_ids_are_uuids() -> Non
         "subgraphs": None,
         "select": None,
     }
+
+
+def test_the_document_tells_the_bounds_of_what_stands_in_the_query() -> None:
+    paths = openapi.document(OPERATIONS, version="1")["paths"]
+    of_deliveries = paths["/webhooks/deliveries"]["get"]["parameters"]
+    told = {each["name"]: each["schema"] for each in of_deliveries}
+    assert (told["limit"]["minimum"], told["limit"]["maximum"]) == (1, 1000)
+    assert told["status"]["enum"] == ["", "dead", "delivered", "pending"]
+    [delivery] = paths["/webhooks/deliveries/{delivery_id}/replay"]["post"]["parameters"]
+    assert delivery["schema"]["format"] == "uuid"
+
+
+def test_an_event_of_a_stream_is_described() -> None:
+    document = openapi.document(OPERATIONS, version="1")
+    content = document["paths"]["/runs/stream"]["post"]["responses"]["200"]["content"]
+    assert content == {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}}
+    assert document["components"]["schemas"]["Event"]["required"] == ["event", "data"]
+
+
+def test_what_is_listed_promises_no_field_where_clients_select_some() -> None:
+    document = openapi.document(OPERATIONS, version="1")
+    shapes = document["components"]["schemas"]
+    for path, whole in [("/assistants", "Assistant"), ("/threads", "Thread"), ("/runs/crons", "Cron")]:
+        answer = document["paths"][f"{path}/search"]["post"]["responses"]["200"]
+        assert answer["content"]["application/json"]["schema"]["items"]["$ref"].endswith(f"/{whole}InPart")
+        assert "required" not in shapes[f"{whole}InPart"]
+        assert shapes[f"{whole}InPart"]["properties"] == shapes[whole]["properties"]
+        assert "required" in shapes[whole]
+
+
+def test_the_document_tells_which_bodies_are_refused() -> None:
+    document = openapi.document(OPERATIONS, version="1")
+
+    def body_of(path: str, method: str) -> dict[str, Any]:
+        content = document["paths"][path][method]["requestBody"]["content"]
+        described: dict[str, Any] = content["application/json"]["schema"]
+        return described
+
+    assert body_of("/runs/crons/{cron_id}", "patch")["minProperties"] == 1
+    assert [each["required"] for each in body_of("/runs/cancel", "post")["anyOf"]] == [
+        ["status"],
+        ["thread_id", "run_ids"],
+    ]
+    assert document["components"]["schemas"]["ThreadSearch"]["properties"]["ids"]["items"]["format"] == "uuid"

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.wire.compatibility import covers
 
@@ -109,3 +110,11 @@ def test_a_history_has_bounds(api: httpx.Client, thread_id: str) -> None:
     assert api.get(f"/threads/{thread_id}/history?limit=0").status_code == 422
     assert api.get(f"/threads/{thread_id}/history?limit=abc").status_code == 400
     assert api.post(f"/threads/{thread_id}/history", json={"limit": 1001}).status_code == 422
+
+
+@pytest.mark.parametrize("before", [{"nothing": 1}, {"configurable": {}}, {"checkpoint_id": 5}])
+def test_a_history_ends_before_a_checkpoint_also_where_there_is_none_yet(
+    api: httpx.Client, thread_id: str, before: dict[str, object]
+) -> None:
+    refused = api.post(f"/threads/{thread_id}/history", json={"before": before})
+    assert (refused.status_code, refused.json()["detail"]) == (400, "before must name a checkpoint_id")

@@ -8,6 +8,7 @@ SCHEMA_DELIVERY a delivery that was made there.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from typing import Any, Final
 
@@ -31,8 +32,10 @@ KNOWN: Final[dict[str, object]] = {
 UNKNOWN: Final = ("checkpoint", "checkpoint_id", "command", "context", "supersteps", "thread_id")
 """Fields that fit what a case has made up only by chance."""
 
-MAKING: Final = ("/assistants", "/threads", "/threads/{thread_id}/state")
-"""Where such fields count, besides where runs and crons are made."""
+MAKING: Final = re.compile(
+    r"/assistants|/threads|/threads/{thread_id}/state|.*/runs(/(batch|stream|wait|crons|crons/{cron_id}))?"
+)
+"""The paths where such fields count."""
 
 
 class Seeds:
@@ -41,20 +44,20 @@ class Seeds:
     def __init__(self) -> None:
         self._http = httpx.Client(base_url=os.environ["SCHEMA_SERVER"], timeout=60)
         self._made: dict[str, dict[str, str]] = {}
-        self._uses: Counter[str] = Counter()
+        self._left: Counter[str] = Counter()
 
-    def of(self, path: str, *, anew: bool) -> dict[str, str]:
-        """Give what the parameters of a path name; `anew` for what will not be there afterwards."""
-        kind = path.split("/")[1]
-        if path.startswith("/runs/crons/"):
-            kind = "crons"
-        if anew or self._uses[kind] % USES == 0:
+    def of(self, method: str, path: str) -> dict[str, str]:
+        """Give what the parameters of a path name."""
+        kind = "crons" if path.startswith("/runs/crons/") else path.split("/")[1]
+        if path.endswith("/cancel"):
+            return self._make("running")
+        if method == "DELETE":
+            return self._make(kind)
+        if not self._left[kind]:
             self._made[kind] = self._make(kind)
-        self._uses[kind] += 1
-        seeds = self._made[kind]
-        if anew:
-            self._uses[kind] = 0
-        return seeds
+            self._left[kind] = USES
+        self._left[kind] -= 1
+        return self._made[kind]
 
     def _make(self, kind: str) -> dict[str, str]:
         if kind == "webhooks":
@@ -62,12 +65,14 @@ class Seeds:
         if kind == "assistants":
             made = self._post("/assistants", graph_id="echo")
         elif kind == "crons":
-            made = self._post("/runs/crons", assistant_id="echo", schedule="0 3 * * *")
+            made = self._post("/runs/crons", assistant_id="echo", schedule=KNOWN["schedule"])
         else:
-            thread_id = self._post("/threads")["thread_id"]
+            runs = f"/threads/{self._post('/threads')['thread_id']}/runs"
             asked = {"messages": [{"role": "user", "content": "hi"}]}
-            made = self._post(f"/threads/{thread_id}/runs", assistant_id="echo", input=asked)
-            self._http.get(f"/threads/{thread_id}/runs/{made['run_id']}/join").raise_for_status()
+            delay = 3600 if kind == "running" else 0
+            made = self._post(runs, assistant_id="echo", input=asked, after_seconds=delay)
+            if not delay:
+                self._http.get(f"{runs}/{made['run_id']}/join").raise_for_status()
         return {name: value for name, value in made.items() if name.endswith("_id")}
 
     def _post(self, path: str, **asked: object) -> Any:
@@ -99,15 +104,14 @@ def before_call(context: HookContext, case: Case, kwargs: object) -> None:
     if CASES[label] % 2 == 0 or case.meta.phase.name.value == "stateful":
         return
     if case.path_parameters:
-        seeds = SEEDS.of(case.path, anew=case.method == "DELETE")
+        seeds = SEEDS.of(case.method, case.path)
         for name in case.path_parameters:
             if name in seeds:
                 case.path_parameters[name] = seeds[name]
-    if "runs" in case.path or "crons" in case.path or case.path in MAKING:
-        for body in bodies:
-            body.update({name: value for name, value in KNOWN.items() if name in body})
-            for name in UNKNOWN:
-                body.pop(name, None)
+    for body in bodies if MAKING.fullmatch(case.path) else ():
+        body.update({name: value for name, value in KNOWN.items() if name in body})
+        for name in UNKNOWN:
+            body.pop(name, None)
 
 
 def storable(value: Any) -> Any:

@@ -12,7 +12,7 @@ from matins.api import auth, body, desk, query, threads
 from matins.api.parts import Parts
 from matins.api.wire import threads as wire
 from matins.domain.errors import BadRequest
-from matins.domain.thread_state import check, selected
+from matins.domain.thread_state import check, checkpoint_named, selected
 from matins.domain.threads import Thread
 from matins.engine import threads as engine
 from matins.storage import checkpoints
@@ -109,7 +109,7 @@ async def search_history(request: Request, parts: Parts) -> Response:
     which: dict[str, object] = {"limit": asked.limit, "metadata": asked.metadata or None}
     which["select"] = check(asked.select)
     if asked.before:
-        which["before"] = asked.before
+        which["before"] = checkpoint_named(asked.before)
     if asked.checkpoint:
         which["checkpoint"] = asked.checkpoint.plain()
     return await _history(request, parts, which)

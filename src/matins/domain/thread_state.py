@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from matins.domain.errors import Invalid
+from matins.domain.errors import BadRequest, Invalid
 
 FIELDS: Final = (
     *("values", "next", "tasks", "metadata", "created_at", "checkpoint", "parent_checkpoint", "interrupts"),
@@ -22,6 +22,20 @@ def check(names: Sequence[str]) -> list[str]:
             message = f"Cannot select '{name[:100]}'. Expected values.<key> or one of: {', '.join(FIELDS)}"
             raise Invalid(message)
     return list(names)
+
+
+def checkpoint_named(named: str | Mapping[str, Any]) -> str:
+    """Give the ID of a checkpoint in any of the forms that clients send: an ID, a checkpoint, a config.
+
+    Raises: BadRequest.
+    """
+    if isinstance(named, str):
+        return named
+    inner = named.get("configurable", named)
+    found = inner.get("checkpoint_id") if isinstance(inner, Mapping) else None
+    if not isinstance(found, str):
+        raise BadRequest("before must name a checkpoint_id")
+    return found
 
 
 def selected(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from matins.domain.access import EVERYONE
 from matins.domain.errors import BadRequest, Conflict, Error, ThreadNotFound
 from matins.domain.frames import STATE_UPDATE, Frame
 from matins.domain.ids import ThreadId
-from matins.domain.thread_state import selected
+from matins.domain.thread_state import checkpoint_named, selected
 from matins.domain.threads import resting_status
 from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import clients_own, command_of
@@ -123,15 +123,7 @@ async def _history(asked: _Asked, registry: Registry, pool: Pool) -> list[Json]:
 
 
 def _before(named: str | Json | None) -> RunnableConfig | None:
-    """Take the three forms that clients send: an id, a checkpoint, a config."""
-    if not named:
-        return None
-    if isinstance(named, dict):
-        inner = named.get("configurable", named)
-        named = inner.get("checkpoint_id") if isinstance(inner, dict) else None
-    if not isinstance(named, str):
-        raise BadRequest("before must name a checkpoint_id")
-    return {"configurable": {"checkpoint_id": named}}
+    return {"configurable": {"checkpoint_id": checkpoint_named(named)}} if named else None
 
 
 async def _update_once(asked: _Asked, registry: Registry, pool: Pool) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -17,9 +17,27 @@ from matins.storage.checkpoints import Sizes
 
 Status = Literal["idle", "busy", "interrupted", "error"]
 
-# Both are read, and refused, where their sentences are.
+_NAMED: Final[Json] = {
+    "type": "object",
+    "properties": {"checkpoint_id": {"type": "string"}},
+    "required": ["checkpoint_id"],
+}
+
+# These are read, and refused, where their sentences are.
 StateField: TypeAlias = Annotated[
     str, msgspec.Meta(extra_json_schema={"pattern": rf"^({'|'.join(FIELDS)}|values\.[\s\S]+)$"})
+]
+Before: TypeAlias = Annotated[
+    Json,
+    msgspec.Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"maxProperties": 0},
+                {"properties": {"configurable": _NAMED}, "required": ["configurable"]},
+                {**_NAMED, "properties": {**_NAMED["properties"], "configurable": False}},
+            ]
+        }
+    ),
 ]
 Path: TypeAlias = Annotated[
     str,
@@ -222,7 +240,7 @@ class History(msgspec.Struct, kw_only=True):
     """Which states to list, newest first. `before` is a checkpoint's id, the checkpoint, or a config that names it."""
 
     limit: Limit = 1
-    before: str | Json | msgspec.UnsetType = msgspec.UNSET
+    before: str | Before | msgspec.UnsetType = msgspec.UNSET
     metadata: Json = {}
     checkpoint: Checkpoint | msgspec.UnsetType = msgspec.UNSET
     select: list[StateField] = []
