@@ -86,21 +86,22 @@ CASES: Final[Counter[str]] = Counter()
 
 
 @schemathesis.hook
-def before_call(context: HookContext, case: Case, kwargs: object) -> None:
+def before_call(context: HookContext, case: Case[Any], kwargs: object) -> None:
     """Lead a case to what exists; start runs soon, for whatever waits for a run waits as long, perhaps ten years."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
     label = f"{case.method} {case.path}"
     CASES[label] += 1
-    if isinstance(case.body, (dict, list)):
-        case.body = storable(case.body)
-    bodies = case.body if isinstance(case.body, list) else [case.body]
-    bodies = [body for body in bodies if isinstance(body, dict)]
-    for body in bodies:
-        if body.get("after_seconds"):
-            body["after_seconds"] = SOON_SECONDS
-        if "webhook" in body:
-            body["webhook"] = os.environ["SCHEMA_SINK"]
+    body: Any = case.body
+    bodies: list[dict[str, Any]] = [
+        each for each in (body if isinstance(body, list) else [body]) if isinstance(each, dict)
+    ]
+    for each in bodies:
+        each.update(storable(each))
+        if each.get("after_seconds"):
+            each["after_seconds"] = SOON_SECONDS
+        if "webhook" in each:
+            each["webhook"] = os.environ["SCHEMA_SINK"]
     if CASES[label] % 2 == 0 or case.meta.phase.name.value == "stateful":
         return
     if case.path_parameters:
@@ -108,10 +109,15 @@ def before_call(context: HookContext, case: Case, kwargs: object) -> None:
         for name in case.path_parameters:
             if name in seeds:
                 case.path_parameters[name] = seeds[name]
-    for body in bodies if MAKING.fullmatch(case.path) else ():
-        body.update({name: value for name, value in KNOWN.items() if name in body})
+    if case.path == "/runs/cancel":
+        for each in bodies:
+            if each.get("run_ids"):
+                running = SEEDS.of(case.method, case.path)
+                each.update(thread_id=running["thread_id"], run_ids=[running["run_id"]])
+    for each in bodies if MAKING.fullmatch(case.path) else ():
+        each.update({name: value for name, value in KNOWN.items() if name in each})
         for name in UNKNOWN:
-            body.pop(name, None)
+            each.pop(name, None)
 
 
 def storable(value: Any) -> Any:
