@@ -63,6 +63,7 @@ def test_the_document_tells_each_way_to_succeed_and_which_ids_are_uuids() -> Non
     paths = openapi.document(OPERATIONS, version="1")["paths"]
     assert {"200", "202"} <= set(paths["/threads/{thread_id}/runs/{run_id}/cancel"]["post"]["responses"])
     assert {"200", "204"} <= set(paths["/threads/{thread_id}"]["patch"]["responses"])
+    assert "409" in paths["/webhooks/deliveries/{delivery_id}/replay"]["post"]["responses"]
     of_state = paths["/threads/{thread_id}/state/{checkpoint_id}"]["get"]["parameters"]
     assert {each["name"]: each["schema"].get("format") for each in of_state} == {
         "thread_id": "uuid",

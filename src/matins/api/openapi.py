@@ -152,6 +152,8 @@ def _responses(each: Operation, schema_of: dict[str, Json], response: Json | Non
     statuses = ["503"]
     if "{" in each.path:
         statuses += ["404", "422"]
+        if each.method != "GET":
+            statuses.append("409")
     if each.request is not None:
         statuses += ["400", "404", "409", "413", "422"]
     elif each.query:
