@@ -17,7 +17,7 @@ uv_plain := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDE
 	$(bin)/uv --no-config
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills schema lock clean
+.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills schema model lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ bench: venv ## Every measurement of bench/, one after another
 	@set -e; for program in bench/*.py; do \
 		echo "== $$program"; $(bin)/python -m "bench.$$(basename "$$program" .py)"; \
 	done
+
+model: venv ## 2,000 examples of the test against the model (make test does 200)
+	MODEL_EXAMPLES=2000 $(bin)/pytest -s tests/model/test_model.py --timeout 0
 
 kills: venv ## 20 rounds of every kill -9, 200 streams cut at random (make test: 5, and 20)
 	KILL_ROUNDS=20 KILL_STREAMS=200 $(bin)/pytest tests/kills --timeout 0

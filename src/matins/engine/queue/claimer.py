@@ -21,6 +21,10 @@ from matins.storage.pool import Conn, Pool
 from matins.workers.pool import Pool as Workers
 
 POLL_SECONDS: Final = 1.0
+
+HELD_SECONDS: Final = 0.02
+"""The pause when a run could start and somebody else held its thread just now: whoever that was wakes nobody."""
+
 BATCH: Final = 50
 SPARE: Final = 50
 """How many more queues than lanes are looked at, in case somebody else holds the first ones."""
@@ -44,42 +48,45 @@ class Claimer:
             pause_s = POLL_SECONDS
             try:
                 if self._lease.is_held and not self.is_draining:
-                    claimed = await self._claim()
+                    claimed, is_short = await self._claim()
                     if claimed:
                         continue
                     due_s = await self._pool.run(queue.seconds_to_next_due, transaction=False)
                     pause_s = min(POLL_SECONDS, max(due_s, 0.001)) if due_s is not None else POLL_SECONDS
+                    pause_s = min(pause_s, HELD_SECONDS) if is_short else pause_s
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
             except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
                 telemetry.log().exception(telemetry.LOOP_FAILED)
             await self._wake.wait(pause_s)
 
-    async def _claim(self) -> int:
-        """Start runs that wait, in lanes that are free, and give how many."""
+    async def _claim(self) -> tuple[int, bool]:
+        """Start runs that wait, in lanes that are free; give how many, and whether there were lanes for more."""
         free = max(self._workers.free_lanes(crashes=crashes) for crashes in range(CRASH_LIMIT))
         if free == 0:
-            return 0
+            return 0, False
         limit = min(BATCH, free) + SPARE
         heads = await self._pool.run(lambda conn: queue.heads(conn, limit=limit), transaction=False)
-        started = 0
+        started, is_short = 0, False
         for crashes in sorted({head.crashes for head in heads}):
             alike = [head for head in heads if head.crashes == crashes]
-            started += await self._start(alike, crashes=crashes)
-        return started
+            of_these, tried = await self._start(alike, crashes=crashes)
+            started, is_short = started + of_these, is_short or of_these < tried
+        return started, is_short
 
-    async def _start(self, heads: list[queue.Head], *, crashes: int) -> int:
-        """Start runs under which equally many processes died, and give how many."""
+    async def _start(self, heads: list[queue.Head], *, crashes: int) -> tuple[int, int]:
+        """Start runs under which equally many processes died; give how many, and how many there were lanes for."""
         # No more than are needed: a run that is submitted meanwhile wants a lane at once.
         wanted = min(BATCH, len(heads), self._workers.free_lanes(crashes=crashes))
         kept = [self._workers.reserve(crashes=crashes) for _ in range(wanted)]
         reservations = [each for each in kept if each is not None]
-        if not reservations:
-            return 0
+        tried = len(reservations)
+        if not tried:
+            return 0, 0
         try:
 
             async def work(conn: Conn) -> list[Run]:
-                return await queue.claim(conn, heads, node_id=self._lease.node_id, limit=len(reservations))
+                return await queue.claim(conn, heads, node_id=self._lease.node_id, limit=tried)
 
             runs = await self._pool.run(work)
             for run in runs:
@@ -87,4 +94,4 @@ class Claimer:
         finally:
             for reservation in reservations:
                 reservation.release()
-        return len(runs)
+        return len(runs), tried
