@@ -42,7 +42,7 @@ def test_every_operation_does_what_the_document_says(tmp_path: Path) -> None:
                 *(sys.executable, "-m", "schemathesis.cli"),
                 *("--config-file", str(Path(__file__).parent / "schemathesis.toml")),
                 *("run", f"{server.url}/openapi.json", "--phases", PHASES, "--workers", "1", "--no-color"),
-                *("--max-examples", EXAMPLES, "--seed", SEED),
+                *("--max-examples", EXAMPLES, "--seed", SEED, "--include-path-regex", "."),
                 *("--request-timeout", "30", "--continue-on-failure", "--generation-database", "none"),
                 *("--report-ndjson-path", str(report)),
             ],
@@ -60,7 +60,6 @@ def test_every_operation_does_what_the_document_says(tmp_path: Path) -> None:
         f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods
     }
     found = answers(report)
-    found["GET /openapi.json"].add(200)  # else it would not have known what to ask
     assert sorted(each for each in described if not any(status < 300 for status in found[each])) == []
 
 
