@@ -39,3 +39,17 @@ BEGIN
 END $$;
 
 CREATE TRIGGER audit AFTER INSERT ON checkpoints FOR EACH ROW EXECUTE FUNCTION audit.on_checkpoint();
+
+CREATE TABLE audit.stopped (run_id uuid, took interval);
+
+CREATE FUNCTION audit.on_stopped() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.stopped VALUES (OLD.run_id, matins.now() - OLD.stop_at);
+    RETURN NULL;
+END $$;
+
+-- A run that was running when it was wished to stop: how long until it had ended, or was gone.
+CREATE TRIGGER ended AFTER UPDATE ON matins.run FOR EACH ROW
+    WHEN (OLD.stop_at IS NOT NULL AND NEW.status NOT IN ('pending', 'running')) EXECUTE FUNCTION audit.on_stopped();
+CREATE TRIGGER undone AFTER DELETE ON matins.run FOR EACH ROW
+    WHEN (OLD.stop_at IS NOT NULL) EXECUTE FUNCTION audit.on_stopped();

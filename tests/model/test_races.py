@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -101,7 +100,6 @@ async def test_a_thousand_cancellations_meet_their_runs_anywhere(
     thread_ids = [(await http.post("/threads", json={})).json()["thread_id"] for _ in range(THREADS)]
     turns = iter(range(RACES))
     told: Counter[str] = Counter()
-    took: list[float] = []
     cancelled: dict[str, str] = {}
 
     async def create(path: str) -> httpx.Response:
@@ -120,11 +118,9 @@ async def test_a_thousand_cancellations_meet_their_runs_anywhere(
             path = f"{runs}/{(await create(runs)).json()['run_id']}"
             await anyio.sleep(random.uniform(0, 0.2))  # wherever that finds it
             action = random.choice(["interrupt", "interrupt", "rollback"])
-            asked_at = time.monotonic()
             stopped = await http.post(f"{path}/cancel?action={action}")
             if stopped.is_success:
                 await http.get(f"{path}/join")
-                took.append(time.monotonic() - asked_at)
             run = await http.get(path)
             status = run.json()["status"] if run.is_success else "gone"
             told[f"cancel {action} {stopped.status_code}: {status}"] += 1
@@ -137,9 +133,10 @@ async def test_a_thousand_cancellations_meet_their_runs_anywhere(
             for number in range(CANCELLERS):
                 group.start_soon(client, thread_ids[number % THREADS])
         await come_to_rest(world, http, thread_ids)
-    sys.stdout.write(f"\n{dict(sorted(told.items()))}; stopped after {max(took):.2f} s at the most\n")
+    slowest_s = world.slowest_stop_s()
+    sys.stdout.write(f"\n{dict(sorted(told.items()))}; stopped after {slowest_s:.2f} s at the most\n")
     assert len(cancelled) == RACES
-    assert max(took) <= STOPS_WITHIN_SECONDS
+    assert slowest_s <= STOPS_WITHIN_SECONDS
     assert overlaps(world, thread_ids) == []
     for path, status in cancelled.items():  # what was told stays so: no run comes back
         now = await http.get(path)

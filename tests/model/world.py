@@ -193,6 +193,14 @@ class World:
             for thread_id, what in self.database.execute("DELETE FROM audit.violation RETURNING *").fetchall()
         ]
 
+    def slowest_stop_s(self) -> float:
+        """Give how long a run went on after somebody wished it to stop, at the most, by the database's clock."""
+        row = self.database.execute(
+            "SELECT extract(epoch FROM max(took))::float FROM audit.stopped"
+        ).fetchone()
+        assert row is not None
+        return float(row[0])
+
     def leftovers(self, thread_ids: list[str]) -> int:
         """Count what threads that were deleted have left behind."""
         tables = ("checkpoints", "checkpoint_blobs", "checkpoint_writes")
