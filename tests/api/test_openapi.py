@@ -78,6 +78,7 @@ def test_the_document_tells_the_bounds_of_what_stands_in_the_query() -> None:
     of_deliveries = paths["/webhooks/deliveries"]["get"]["parameters"]
     told = {each["name"]: each["schema"] for each in of_deliveries}
     assert (told["limit"]["minimum"], told["limit"]["maximum"]) == (1, 1000)
+    assert all(each["allowEmptyValue"] for each in of_deliveries)
     assert told["status"]["enum"] == ["", "dead", "delivered", "pending"]
     [delivery] = paths["/webhooks/deliveries/{delivery_id}/replay"]["post"]["parameters"]
     assert delivery["schema"]["format"] == "uuid"

@@ -140,6 +140,7 @@ def _in_query(parameter: Parameter, schema_of: dict[str, Json]) -> Json:
         "name": parameter.name,
         "in": "query",
         "required": False,
+        "allowEmptyValue": True,  # it counts as absent
         "schema": schema_of[str(parameter.kind)],
     }
 
