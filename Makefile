@@ -7,6 +7,8 @@ bin := .venv/bin
 stamp := .venv/.installed
 node_stamp := tests/js/node_modules/.installed
 site = $(shell $(bin)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+# Tests that measure time or need all of the machine.
+alone := tests/kills tests/model/test_races.py
 # Prints the block of one package of the lock: its version and its hashes.
 uv_block = sed -n '/^uv==/,/[^\\]$$/p' requirements.lock
 
@@ -66,8 +68,8 @@ imports: venv ## The import contracts of pyproject.toml
 	$(bin)/lint-imports
 
 test: venv $(node_stamp) ## All tests: what measures time alone, then the rest three at a time
-	$(bin)/pytest tests/kills
-	$(bin)/pytest --ignore tests/kills -n 3 --dist loadgroup
+	$(bin)/pytest $(alone)
+	$(bin)/pytest $(alone:%=--ignore %) -n 3 --dist loadgroup
 
 test-unit: venv ## The tests without input and output
 	$(bin)/pytest tests/unit
@@ -91,8 +93,8 @@ bench: venv ## Every measurement of bench/, one after another
 		echo "== $$program"; $(bin)/python -m "bench.$$(basename "$$program" .py)"; \
 	done
 
-model: venv ## 2,000 examples of the test against the model (make test does 200)
-	MODEL_EXAMPLES=2000 $(bin)/pytest -s tests/model/test_model.py --timeout 0
+model: venv ## 2,000 examples of the test against the model, 1,000 races (make test: 200 of each)
+	MODEL_EXAMPLES=2000 MODEL_RACES=1000 $(bin)/pytest -s tests/model/test_model.py tests/model/test_races.py
 
 kills: venv ## 20 rounds of every kill -9, 200 streams cut at random (make test: 5, and 20)
 	KILL_ROUNDS=20 KILL_STREAMS=200 $(bin)/pytest tests/kills --timeout 0

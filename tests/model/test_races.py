@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ from tests.model.world import World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(0)]
 
-RACES = 1000
+RACES = int(os.environ.get("MODEL_RACES", "200"))
 AT_ONCE = 100
 CANCELLERS = 20
 THREADS = 10
@@ -65,13 +66,11 @@ def overlaps(world: World, thread_ids: list[str]) -> list[Any]:
     ).fetchall()
 
 
-async def test_a_thousand_posts_to_one_thread_never_run_two_at_once(
-    world: World, http: httpx.AsyncClient
-) -> None:
+async def test_posts_to_one_thread_never_run_two_at_once(world: World, http: httpx.AsyncClient) -> None:
     thread_id = (await http.post("/threads", json={})).json()["thread_id"]
     told: Counter[tuple[int, str]] = Counter()
     accepted: dict[str, str] = {}
-    turns = iter(random.sample(STRATEGIES * (RACES // len(STRATEGIES)), RACES))
+    turns = iter(random.choices(STRATEGIES, k=RACES))
 
     async def client() -> None:
         for strategy in turns:
@@ -94,9 +93,7 @@ async def test_a_thousand_posts_to_one_thread_never_run_two_at_once(
     assert overlaps(world, [thread_id]) == []
 
 
-async def test_a_thousand_cancellations_meet_their_runs_anywhere(
-    world: World, http: httpx.AsyncClient
-) -> None:
+async def test_cancellations_meet_their_runs_anywhere(world: World, http: httpx.AsyncClient) -> None:
     thread_ids = [(await http.post("/threads", json={})).json()["thread_id"] for _ in range(THREADS)]
     turns = iter(range(RACES))
     told: Counter[str] = Counter()
