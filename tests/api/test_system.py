@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -39,8 +38,8 @@ def test_a_wrong_method_names_the_right_ones(api: httpx.Client) -> None:
         ("PATCH", "/assistants/search"),
         ("DELETE", "/threads/count"),
         ("PATCH", "/runs/crons/count"),
-        ("GET", f"/threads/{uuid4()}/runs/wait"),
-        ("GET", f"/threads/{uuid4()}/state/checkpoint"),
+        ("GET", "/threads/0194a6c0-0000-7000-8000-00000000dead/runs/wait"),
+        ("GET", "/threads/0194a6c0-0000-7000-8000-00000000dead/state/checkpoint"),
     ],
 )
 def test_the_name_of_an_operation_is_no_id_of_another(api: httpx.Client, method: str, path: str) -> None:
