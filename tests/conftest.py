@@ -24,12 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Where several processes share the tests: a file stays together, and all of wire, which walks what it asked."""
-    for item in items:
-        group = "wire" if item.path.parent.name == "wire" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    group = "wire" if item.path.parent.name == "wire" else item.path.stem
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

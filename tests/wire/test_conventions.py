@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,12 @@ LEAST: dict[Any, Any] = {
 }
 """The least that each shape asks for; nothing, where it is not named."""
 
-WITH_BODY = [each for each in OPERATIONS if isinstance(each.request, type)]
+WITH_BODY = [
+    replace(each, request=body)
+    for each in OPERATIONS
+    if isinstance(body := getattr(each.request, "__origin__", each.request), type)
+    and issubclass(body, msgspec.Struct)
+]
 
 
 @pytest.fixture(scope="module")

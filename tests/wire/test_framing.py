@@ -95,6 +95,7 @@ def thread(server: Server) -> str:
 @covers("Server-sent events", "content-type:", "cache-control:", "x-accel-buffering:", "transfer-encoding:")
 @covers("Server-sent events", "the lines", "data", "metadata", "the end", "id")
 @covers("POST /threads/{thread_id}/runs/stream", "Content-Location:", "Location:")
+@covers("Event", "event", "data", "id")
 def test_a_stream_is_framed_byte_for_byte(server: Server, thread: str) -> None:
     wanted = {"assistant_id": "events", "input": {"n": 1}, "stream_mode": ["custom", "values"]}
     status, headers, body = post(server, f"/threads/{thread}/runs/stream", wanted)
