@@ -69,7 +69,7 @@ imports: venv ## The import contracts of pyproject.toml
 
 test: venv $(node_stamp) ## All tests: what measures time alone, then the rest three at a time
 	$(bin)/pytest $(alone)
-	$(bin)/pytest $(alone:%=--ignore %) -n 3 --dist loadgroup
+	$(bin)/pytest $(alone:%=--ignore %) -n 3
 
 test-unit: venv ## The tests without input and output
 	$(bin)/pytest tests/unit

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from matins.storage.pool import Pool, open_pool
 from tests.support import databases
@@ -24,10 +26,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
+class Together(LoadScopeScheduling):
     """Where several processes share the tests: a file stays together, and all of wire, which walks what it asked."""
-    group = "wire" if item.path.parent.name == "wire" else item.path.stem
-    item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "tests/wire" if file.startswith("tests/wire/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
