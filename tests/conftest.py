@@ -6,7 +6,7 @@ from typing import Any
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from matins.storage.pool import Pool, open_pool
 from tests.support import databases
@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-class Together(LoadScopeScheduling):
+class Together(LoadScopeScheduling):  # type: ignore[misc]
     """Where several processes share the tests: a file stays together, and all of wire, which walks what it asked."""
 
     def _split_scope(self, nodeid: str) -> str:
