@@ -84,9 +84,7 @@ class World:
                 differences.append(different)
             if time.monotonic() > deadline:
                 raise AssertionError("\n\n".join("\n".join(each) for each in differences))
-            time.sleep(
-                0.005
-            )  # of what is left, nothing tells: one of several models, or a thread behind its runs
+            time.sleep(0.005)  # nothing tells of the rest: one of several models, or a thread behind its runs
 
     def _await(self, known: Known, models: list[Thread]) -> None:
         """Wait for the events that lead there: runs that end, or are undone, and one that comes to the gate."""
