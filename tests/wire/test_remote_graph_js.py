@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.support.servers import Server
@@ -82,9 +83,14 @@ def test_a_failure_is_a_remote_exception(remote: Call, config: dict[str, Any]) -
             remote(f"failing.{method}", {"x": 1}, config)
 
 
-def test_an_interrupt_is_answered_with_a_command(remote: Call, config: dict[str, Any]) -> None:
+def test_an_interrupt_is_answered_with_a_command(
+    remote: Call, config: dict[str, Any], http: httpx.Client
+) -> None:
     with pytest.raises(Refused, match="Who"):  # it raises what stops a graph of which it is a node
         remote("ask.invoke", {"question": "Who?"}, config)
+    runs = f"/threads/{config['configurable']['thread_id']}/runs"
+    [run] = http.get(runs).json()  # it raised at the first word of the interrupt: the run is about to end
+    http.get(f"{runs}/{run['run_id']}/join").raise_for_status()
     state = remote("ask.getState", config)
     assert state["next"] == ["ask"]
     [asked] = state["tasks"][0]["interrupts"]

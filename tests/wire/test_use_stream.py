@@ -216,7 +216,7 @@ def test_a_failure_is_shown(page: Open, http: httpx.Client, thread: str) -> None
     assert shown["error"] == "boom happened"
     until(lambda: where.told("error") == ["boom happened"])
     assert where.rests()["error"] == "boom happened"
-    assert statuses(http, thread) == ["error"]
+    until(lambda: statuses(http, thread) == ["error"])  # the page hears of it before the run has ended
 
 
 def test_a_request_that_is_refused_is_shown(page: Open, thread: str) -> None:
