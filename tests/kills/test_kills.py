@@ -220,7 +220,9 @@ async def test_nothing_that_was_promised_is_lost_by_kills_of(
     async with under_load(tmp_path) as site:
         await recovered(site, time.monotonic())
         for _ in range(ROUNDS):
+            began = time.monotonic()
             await all_there(site)
+            print(f"all there, and the backlog worked off, after {time.monotonic() - began:.1f} s")
             await anyio.sleep(random.uniform(0.2, 1.2))  # not always at the same moment of what goes on
             killed = time.monotonic()
             await to_thread.run_sync(kill, site)
