@@ -8,6 +8,7 @@ import httpx
 import psycopg
 import pytest
 
+from tests.support.waiting import until
 from tests.wire.compatibility import covers
 from tests.wire.sdks import KINDS, Refused, Sdk
 
@@ -505,6 +506,7 @@ def test_a_thread_that_ran_has_the_keys_of_the_contract_and_messages_as_dicts(sd
 def test_a_thread_shows_no_values_of_a_run_that_is_not_over(sdk: Sdk) -> None:
     thread_id = sdk("threads.create")["thread_id"]
     run = sdk("runs.create", thread_id, "slow", input={"delay": 600})["run_id"]
+    until(lambda: sdk("threads.get_state", thread_id)["next"] == ["step"])
     assert sdk("threads.get", thread_id)["values"] is None
     sdk("runs.cancel", thread_id, run, wait=True)
     assert sdk("threads.get", thread_id)["values"] == {"delay": 600, "done": 0}
