@@ -76,7 +76,7 @@ class World:
         while True:
             differences = []
             for model in models:
-                different = self.differences(known, model)
+                different = self.differences(known, model, is_one_of_several=len(models) > 1)
                 if not different:
                     known.model = model
                     model.low = model.place.depth
@@ -105,8 +105,13 @@ class World:
         """Those of the thread who stand at the gate and have a right to."""
         return [knock for knock in self.gate.waiting(known.thread_id) if knock not in known.zombies]
 
-    def differences(self, known: Known, model: Thread, *, is_last: bool = False) -> list[str]:
-        """Compare what the API shows with the model; the history only if it should have changed, or at last."""
+    def differences(
+        self, known: Known, model: Thread, *, is_last: bool = False, is_one_of_several: bool = False
+    ) -> list[str]:
+        """Compare what the API shows with the model; the checkpoints only if they should have changed, or at last.
+
+        They alone may tell one of several models from another.
+        """
         found: list[str] = []
 
         def same(what: str, seen: object, wanted: object) -> None:
@@ -125,7 +130,8 @@ class World:
         seen_runs = [(run["run_id"], run["status"], run["multitask_strategy"]) for run in runs]
         same("runs", seen_runs, [(run.name, run.status, run.strategy) for run in reversed(model.runs)])
         found += self._gate_differences(known, model)
-        if not found and (is_last or model.place != known.seen or model.low < model.place.depth):
+        has_changed = model.place != known.seen or model.low < model.place.depth
+        if not found and (has_changed or is_one_of_several or is_last):
             found += self._state_differences(known, model, is_last=is_last)
         return found
 
