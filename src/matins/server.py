@@ -38,6 +38,7 @@ from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
 from matins.engine.lease import Lease
+from matins.engine.priorities import Priorities
 from matins.engine.queue.claimer import Claimer
 from matins.engine.queue.lane import Lanes
 from matins.engine.queue.reaper import Reaper
@@ -210,6 +211,7 @@ async def serve(
             wake=wakes.reports,
             delivers=manifest.http.delivers_webhooks,
         )
+        priorities = Priorities(pool=pool, workers=workers)
         runs = Runs(
             pool=pool,
             workers=workers,
@@ -219,8 +221,10 @@ async def serve(
             lease=lease,
             wakes=wakes,
             webhooks=guard,
+            priorities=priorities,
         )
         parts = Parts(
+            priorities=priorities,
             pool=pool,
             workers=workers,
             runs=runs,

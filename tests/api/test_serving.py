@@ -21,6 +21,7 @@ from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
 from matins.domain.ids import NodeId, uuid7
 from matins.engine.lease import Lease
+from matins.engine.priorities import Priorities
 from matins.engine.queue.lane import Lanes
 from matins.engine.runs import Runs
 from matins.engine.streams.following import Following
@@ -92,12 +93,14 @@ async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serv
         lease=lease,
         wakes=wakes,
         webhooks=guard,
+        priorities=Priorities(pool=pool, workers=workers),
     )
     clients: list[httpx.AsyncClient] = []
 
     async def client(code: str = "", **http: object) -> httpx.AsyncClient:
         manifest = project(tmp_path, code, **http)
         parts = Parts(
+            priorities=Priorities(pool=pool, workers=workers),
             pool=pool,
             runs=runs,
             hub=hub,

@@ -10,7 +10,7 @@ from matins.domain.errors import WaitsForItself
 from matins.domain.ids import AssistantId, RunId, ThreadId, uuid7
 from matins.domain.runs import Run, RunStatus
 from matins.engine.callers import Caller, Callers
-from matins.engine.runs import RunRequest
+from matins.engine.requests import RunRequest
 from matins.workers.pool import Pool
 from matins.workers.process import Launch
 from tests.support.engine import node

@@ -12,6 +12,7 @@ from matins.domain.errors import NotFound
 from matins.domain.ids import ThreadId
 from matins.domain.runs import Run, RunStatus, StopReason
 from matins.domain.threads import Thread
+from matins.engine.priorities import Priorities
 from matins.engine.runs import Runs
 from matins.engine.webhooks.guard import Guard
 from matins.manifest.webhooks import Webhooks
@@ -201,6 +202,7 @@ async def test_a_cancellation_whose_commit_was_not_answered_succeeds(
         following=engine.following,
         wakes=engine.wakes,
         webhooks=Guard(Webhooks()),
+        priorities=Priorities(pool=engine.pool, workers=engine.workers),
     )
     await doubtful.cancel(thread, run.run_id, scope=EVERYONE, wait=True, reason=reason)
     left = await status(engine, run)

@@ -13,7 +13,9 @@ from matins.domain.errors import Invalid, NotFound, RunNotFound, ThreadBusy
 from matins.domain.ids import RunId, ThreadId, system_assistant_id, uuid7
 from matins.domain.runs import Run, RunStatus
 from matins.domain.threads import ThreadStatus
-from matins.engine.runs import RunRequest, Runs
+from matins.engine.priorities import Priorities
+from matins.engine.requests import RunRequest
+from matins.engine.runs import Runs
 from matins.engine.webhooks.guard import Guard
 from matins.manifest.webhooks import Webhooks
 from matins.storage import threads
@@ -313,6 +315,7 @@ def repeating(engine: Node, between: Callable[[], Awaitable[None]] | None = None
         lease=engine.lease,
         wakes=engine.wakes,
         webhooks=Guard(Webhooks()),
+        priorities=Priorities(pool=engine.pool, workers=engine.workers),
     )
 
 

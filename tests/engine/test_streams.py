@@ -16,7 +16,8 @@ from matins.domain.access import EVERYONE
 from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import Run, RunStatus
-from matins.engine.runs import Interest, RunRequest
+from matins.engine.requests import RunRequest
+from matins.engine.runs import Interest
 from matins.engine.streams.following import Following
 from matins.engine.streams.watch import LOOK_SECONDS, Watch
 from matins.storage import queue, threads

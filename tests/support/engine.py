@@ -21,10 +21,12 @@ from matins.domain.ids import NodeId, RunId, ThreadId, uuid7
 from matins.domain.runs import Run
 from matins.engine import assistants, crons
 from matins.engine.lease import Lease
+from matins.engine.priorities import Priorities
 from matins.engine.queue.claimer import Claimer
 from matins.engine.queue.lane import Lanes
 from matins.engine.queue.reaper import Reaper
-from matins.engine.runs import RunRequest, Runs
+from matins.engine.requests import RunRequest
+from matins.engine.runs import Runs
 from matins.engine.scheduler import Scheduler
 from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
@@ -210,6 +212,7 @@ async def node(
             lease=lease,
             wakes=wakes,
             webhooks=Guard(Webhooks(allows_loopback=True)),
+            priorities=Priorities(pool=pool, workers=workers),
         )
         if hears:
             await stack.enter_async_context(running(wakes))

@@ -72,6 +72,12 @@ def test_a_graph_is_named_by_a_file_or_a_module_as_a_string_or_an_object(tmp_pat
         ({"graphs": {"a": "./agent.py:graph"}, "env": ".env"}, "env: no such file: .env"),
         ({"graphs": {"a": "./agent.py:graph"}, "env": {"A": []}}, "env.A: must be a string, not a list"),
         ({"graphs": {"a": "./agent.py:graph"}, "http": "x"}, "http: must be an object"),
+        ({"graphs": {"a": "./agent.py:graph"}, "priority": "./p.py:p"}, "priority: must be an object"),
+        ({"graphs": {"a": "./agent.py:graph"}, "priority": {}}, r"priority\.path: missing"),
+        (
+            {"graphs": {"a": "./agent.py:graph"}, "priority": {"path": "./p.py:p"}},
+            r"priority\.path: no such file",
+        ),
         ({"graphs": {"a": "./ag\0ent.py:graph"}}, r"graphs\.a: '\./ag\\x00ent\.py' cannot be used"),
         ({"graphs": {"a": f"./{LONG}.py:graph"}}, r"graphs\.a: '\./x+\.py' cannot be used"),
         (

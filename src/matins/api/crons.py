@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -42,6 +44,16 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
         metadata=asked.metadata or {},
         payload=sent,
         headers=parts.http.configurable_headers.of(request.scope["headers"]),
+    )
+    wanted = replace(
+        wanted,
+        priority=await parts.priorities.assign(
+            wanted.assistant_id,
+            thread_id=thread_id,
+            metadata=wanted.metadata,
+            scope=scope,
+            cron_id=wanted.cron_id,
+        ),
     )
     response = await once.run(
         parts.pool,

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from matins.domain.threads import TimeToLive
 from matins.engine.callers import Callers
 from matins.engine.lease import Lease
+from matins.engine.priorities import Priorities
 from matins.engine.runs import Runs
 from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
@@ -42,6 +43,7 @@ class Parts:
     callers: Callers
     crons_changed: Callable[[], None]
     webhooks: Guard
+    priorities: Priorities
     default_ttl: TimeToLive | None = None
     http: HttpSection = field(default_factory=HttpSection)
 

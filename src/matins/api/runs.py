@@ -16,7 +16,7 @@ from matins.domain.errors import Invalid, NotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import Run, StopReason
 from matins.engine import cancelling
-from matins.engine.runs import RunRequest
+from matins.engine.requests import RunRequest
 from matins.storage import runs, threads
 from matins.storage.pool import Conn
 

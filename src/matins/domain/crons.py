@@ -24,7 +24,10 @@ GRACE: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron as stored. `payload`, `metadata` and `creator` are encoded JSON."""
+    """A cron as stored. `payload`, `metadata` and `creator` are encoded JSON.
+
+    `priority` is for the threads of its runs, where they have none.
+    """
 
     cron_id: CronId
     assistant_id: AssistantId
@@ -43,6 +46,7 @@ class Cron:
     on_run_completed: str | None
     created_at: datetime
     updated_at: datetime
+    priority: int | None = None
 
 
 class CronPayload(msgspec.Struct, frozen=True, kw_only=True):

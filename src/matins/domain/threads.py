@@ -37,7 +37,8 @@ class TimeToLive:
 class Thread:
     """A thread as stored. `metadata`, `config`, `values`, `interrupts`, `error` and `extracted` are encoded JSON.
 
-    `ttl` is its own time to live, if it has one. `is_swept`: it was pruned when it expired and not used since.
+    `ttl` is its own time to live, if it has one; `priority` what was assigned to it. `is_swept`: it was pruned when it
+    expired and not used since.
     `extracted` is what a search was asked to show beside it.
     """
 
@@ -52,6 +53,7 @@ class Thread:
     updated_at: datetime
     state_updated_at: datetime
     ttl: TimeToLive | None = None
+    priority: int | None = None
     is_swept: bool = False
     extracted: bytes | None = None
 

@@ -43,6 +43,7 @@ class CronRequest:
     on_run_completed: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
     payload: Mapping[str, object] = field(default_factory=dict)
+    priority: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request: what each of its runs gets of them. Kept in the payload, as `configurable_headers`."""
 
@@ -107,6 +108,7 @@ async def create(
             on_run_completed=None if thread_id else request.on_run_completed or "delete",
             created_at=now,
             updated_at=now,
+            priority=request.priority,
         ),
         tzdata=TZDATA,
     )

@@ -20,7 +20,7 @@ from matins.domain.errors import Error
 from matins.domain.ids import CronId, RunId, ThreadId, uuid7
 from matins.domain.runs import NewRun
 from matins.domain.schedules import next_after
-from matins.engine.runs import RunRequest, kwargs_of, metadata_of
+from matins.engine.requests import RunRequest, kwargs_of, metadata_of
 from matins.storage import fires
 
 SLOTS_AT_ONCE: Final = 500

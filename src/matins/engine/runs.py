@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Final
 
 import msgspec
 
 from matins.domain.access import Scope
-from matins.domain.assistants import Assistant
-from matins.domain.configs import Json, merged_config, mirrored, refuse_both, section
+from matins.domain.configs import refuse_both
 from matins.domain.errors import NotFound, RunNotFound, ThreadNotFound
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.multitask import decide
-from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus, StopReason
+from matins.domain.priorities import priority_in_queue
+from matins.domain.runs import NewRun, Run, RunStatus, StopReason
 from matins.engine import assistants
 from matins.engine.callers import Caller
 from matins.engine.displaced import Displaced
 from matins.engine.lease import Lease
+from matins.engine.priorities import Priorities
 from matins.engine.queue.lane import Lanes
+from matins.engine.requests import RunRequest, kwargs_of, metadata_of
 from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.wake import Wakes
@@ -32,71 +34,6 @@ from matins.workers.pool import Pool as Workers
 
 STOP_PATIENCE_SECONDS: Final = 12.0
 """How long `cancel` waits for a run to stop: its lane has 10 s, then it is settled over its head."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """What a client asks for when it creates a run. Source: wire contract of run creation."""
-
-    assistant_id: str
-    input: object = None
-    command: object = None
-    checkpoint: Json | None = None
-    metadata: Json = field(default_factory=dict)
-    config: Json = field(default_factory=dict)
-    context: Json = field(default_factory=dict)
-    webhook: str | None = None
-    interrupt_before: str | list[str] | None = None
-    interrupt_after: str | list[str] | None = None
-    stream_mode: list[str] = field(default_factory=lambda: ["values"])
-    stream_subgraphs: bool = False
-    stream_resumable: bool = False
-    multitask_strategy: str = "enqueue"
-    if_not_exists: str = "reject"
-    after_seconds: float = 0
-    durability: str = "async"
-    strict_resume: bool = False
-    on_completion: str = "delete"
-    feedback_keys: list[str] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Of the request, what the operator wants graphs to see in `configurable`: over what the client put there."""
-
-
-def kwargs_of(request: RunRequest, assistant: Assistant, *, temporary: bool) -> RunKwargs:
-    """Give what a run executes: the request's, over what the assistant brings."""
-    config, context = mirrored(request.config, request.context)
-    base_config = msgspec.json.decode(assistant.config, type=dict[str, object])
-    config = merged_config(base_config, config)
-    config["configurable"] = {**section(config, "configurable"), **request.headers}
-    base_context = msgspec.json.decode(assistant.context, type=dict[str, object])
-    return RunKwargs(
-        graph_id=assistant.graph_id,
-        input=request.input,
-        command=request.command,
-        config=config,
-        context={**base_context, **context},
-        stream_mode=request.stream_mode,
-        stream_subgraphs=request.stream_subgraphs,
-        resumable=request.stream_resumable,
-        interrupt_before=request.interrupt_before,
-        interrupt_after=request.interrupt_after,
-        checkpoint=request.checkpoint,
-        durability=request.durability,
-        strict_resume=request.strict_resume,
-        temporary=temporary,
-        webhook=request.webhook,
-        feedback_keys=request.feedback_keys,
-    )
-
-
-def metadata_of(metadata: Mapping[str, object], assistant: Assistant) -> Json:
-    """Give a run's metadata: the assistant's, what the client said, and whose run it is."""
-    return {
-        **msgspec.json.decode(assistant.metadata, type=dict[str, object]),
-        **metadata,
-        "graph_id": assistant.graph_id,
-        "assistant_id": str(assistant.assistant_id),
-    }
 
 
 class Interest(Enum):
@@ -121,6 +58,7 @@ class Runs:
         lease: Lease,
         wakes: Wakes,
         webhooks: Guard,
+        priorities: Priorities,
     ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
@@ -131,6 +69,7 @@ class Runs:
         self._wakes: Final = wakes
         self._wake: Final = wakes.tell_queue
         self._webhooks: Final = webhooks
+        self._priorities: Final = priorities
         self.is_draining = False
 
     async def submit(
@@ -152,6 +91,7 @@ class Runs:
         """
         refuse_both(request.config, request.context)
         await self._webhooks.check([request.webhook])
+        assigned = await self._assigned(request, thread_id, scope=scope, parent=parent)
         fresh = thread_id is None
         on = thread_id or ThreadId(uuid7())
         # A run that may finish while we are leaving may need its children for that.
@@ -179,6 +119,7 @@ class Runs:
                 scope=scope,
                 fresh=fresh,
                 claims=claims,
+                assigned=assigned,
                 parent=parent,
                 displaced=displaced,
                 interest=interest,
@@ -222,16 +163,32 @@ class Runs:
         for request in requests:
             refuse_both(request.config, request.context)
         await self._webhooks.check(request.webhook for request in requests)
-        wanted = [(request, RunId(uuid7()), ThreadId(uuid7())) for request in requests]
+        wanted = [
+            (
+                request,
+                RunId(uuid7()),
+                ThreadId(uuid7()),
+                await self._assigned(request, None, scope=scope, parent=parent),
+            )
+            for request in requests
+        ]
 
         async def work(conn: Conn) -> list[Run]:
             made = []
-            for request, run_id, on in wanted:
+            for request, run_id, on, assigned in wanted:
                 already = await runs.get(conn, run_id, thread_id=on, scope=scope)  # by a former try's COMMIT
                 made.append(
                     already
                     or await self._insert(
-                        conn, request, run_id, on, scope=scope, fresh=True, claims=False, parent=parent
+                        conn,
+                        request,
+                        run_id,
+                        on,
+                        scope=scope,
+                        fresh=True,
+                        claims=False,
+                        assigned=assigned,
+                        parent=parent,
                     )
                 )
             return made
@@ -239,6 +196,17 @@ class Runs:
         made = await self._pool.run(around(work) if around else work)
         self._wake()
         return made
+
+    async def _assigned(
+        self, request: RunRequest, thread_id: ThreadId | None, *, scope: Scope, parent: Caller | None
+    ) -> int | None:
+        return await self._priorities.assign(
+            request.assistant_id,
+            thread_id=thread_id,
+            metadata=request.metadata,
+            scope=scope,
+            creator=parent.creator if parent else None,
+        )
 
     async def _insert(
         self,
@@ -250,6 +218,7 @@ class Runs:
         scope: Scope,
         fresh: bool,
         claims: bool,
+        assigned: int | None,
         parent: Caller | None,
         displaced: Displaced | None = None,
         interest: Interest = Interest.NONE,
@@ -258,14 +227,16 @@ class Runs:
         temporary = fresh and request.on_completion == "delete"
         metadata = metadata_of(request.metadata, assistant)
         encoded = msgspec.json.encode(metadata)
-        made = fresh
-        if fresh:
-            await threads.insert(conn, thread_id, scope=scope, metadata=encoded)
-        elif await threads.lock(conn, thread_id, scope=scope) is None:
-            if request.if_not_exists == "create":
-                made = await threads.insert(conn, thread_id, scope=scope, metadata=encoded) is not None
-            if not made and await threads.lock(conn, thread_id, scope=scope) is None:
-                raise NotFound("Thread or assistant not found.")
+        thread = None if fresh else await threads.lock(conn, thread_id, scope=scope)
+        made = False
+        if thread is None:
+            if fresh or request.if_not_exists == "create":
+                thread = await threads.insert(conn, thread_id, scope=scope, metadata=encoded)
+            made = thread is not None
+            thread = thread or await threads.lock(conn, thread_id, scope=scope)
+        if thread is None:
+            raise NotFound("Thread or assistant not found.")
+        priority = priority_in_queue(assigned if thread.priority is None else thread.priority)
         in_flight = [] if made else await runs.in_flight(conn, thread_id)
         makes_way = decide(request.multitask_strategy, in_flight=len(in_flight))
         if makes_way is not None and displaced is not None:
@@ -286,7 +257,7 @@ class Runs:
                 after_seconds=request.after_seconds,
                 followed_on=here if interest is Interest.EVENTS else (),
                 awaited_on=here,
-                priority=parent.childs_priority if parent else 0,
+                priority=max(priority, parent.childs_priority) if parent else priority,
                 parent_run_id=parent.run_id if parent else None,
                 creator=parent.creator if parent else None,
             ),
@@ -295,7 +266,11 @@ class Runs:
         )
         whose = {"graph_id": assistant.graph_id, "assistant_id": str(assistant.assistant_id)}
         await threads.occupy(
-            conn, thread_id, metadata=msgspec.json.encode(whose), config=msgspec.json.encode(kwargs.config)
+            conn,
+            thread_id,
+            metadata=msgspec.json.encode(whose),
+            config=msgspec.json.encode(kwargs.config),
+            priority=assigned,
         )
         return run
 

@@ -21,20 +21,21 @@ from matins.manifest import http as http_section
 from matins.manifest import webhooks as webhooks_section
 from matins.manifest.checkpointer import Sweeping
 from matins.manifest.http import HttpSection
-from matins.manifest.reading import ManifestError, kind, mapping, place
+from matins.manifest.reading import ManifestError, kind, mapping, place, text
 from matins.manifest.variables import Variable, variable
 
 _KNOWN: Final = {
     "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version",
     "base_image", "image_distro", "pip_config_file", "pip_installer", "source", "dockerfile_lines",
     "keep_pkg_tools", "_INTERNAL_docker_tag", "store", "checkpointer", "auth", "encryption", "http",
-    "webhooks", "ui", "ui_config"], "store": ["path", "index", "ttl"], "store.index": ["dims", "embed",
+    "webhooks", "ui", "ui_config", "priority"], "store": ["path", "index", "ttl"], "store.index": ["dims", "embed",
     "fields"], "store.ttl": ["default_ttl", "refresh_on_read", "sweep_interval_minutes"], "checkpointer":
     ["path", "ttl", "serde"], "checkpointer.ttl": ["strategy", "default_ttl", "sweep_interval_minutes",
     "sweep_limit"], "checkpointer.serde": ["allowed_json_modules", "allowed_msgpack_modules",
     "pickle_fallback"], "auth": ["path", "disable_studio_auth", "openapi", "cache"], "auth.cache":
-    ["cache_keys", "ttl_seconds", "max_size"], "encryption": ["path"], "http": ["app", "disable_assistants",
-    "disable_threads", "disable_runs", "disable_store", "disable_mcp", "disable_a2a", "disable_ui",
+    ["cache_keys", "ttl_seconds", "max_size"], "encryption": ["path"], "priority": ["path"],
+    "http": ["app", "disable_assistants", "disable_threads", "disable_runs", "disable_store", "disable_mcp",
+    "disable_a2a", "disable_ui",
     "disable_meta", "disable_webhooks", "cors", "configurable_headers", "logging_headers", "middleware_order",
     "enable_custom_route_auth", "mount_prefix"], "http.configurable_headers": ["includes", "excludes", "include",
     "exclude"], "http.logging_headers": ["includes", "excludes", "include", "exclude"], "http.cors":
@@ -76,6 +77,8 @@ class Manifest:
     """(module, class) of `checkpointer.serde.allowed_msgpack_modules`."""
     http: HttpSection = field(default_factory=HttpSection)
     webhooks: webhooks_section.Webhooks = field(default_factory=webhooks_section.Webhooks)
+    priority: Variable | None = None
+    """`priority.path`: whom to ask which threads come first."""
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -86,6 +89,7 @@ class Manifest:
             *self.dependencies,
             *(spec.path.parent for spec in self.graphs.values() if spec.path),
             *([self.http.app.path.parent] if self.http.app and self.http.app.path else []),
+            *([self.priority.path.parent] if self.priority and self.priority.path else []),
             self.path,
         ]
         if self.env_file:
@@ -127,6 +131,7 @@ def read(path: Path) -> Manifest:
         allowed_types=checkpointer.allowed_types(path, serde),
         http=http,
         webhooks=webhooks_section.read(path, content.get("webhooks")),
+        priority=_priority(path, content.get("priority")),
         sweeping=checkpointer.sweeping(path, sections.get("checkpointer")),
         sections=sections,
         warnings=warnings + ignored + unsupported,
@@ -169,6 +174,15 @@ def _graphs(path: Path, value: object, warnings: list[str]) -> dict[str, GraphSp
     if not found:
         raise ManifestError(f"{path}: graphs: empty; name at least one graph")
     return found
+
+
+def _priority(path: Path, value: object) -> Variable | None:
+    if value is None:
+        return None
+    named = text(path, "priority.path", mapping(path, "priority", value).get("path"))
+    if named is None:
+        raise ManifestError(f"{path}: priority.path: missing")
+    return variable(path, "priority.path", named, of="priority")
 
 
 def _dependencies(path: Path, value: object) -> tuple[tuple[Path, ...], list[str]]:

@@ -40,6 +40,7 @@ async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron | None:
         cron.payload,
         cron.metadata,
         cron.on_run_completed,
+        cron.priority,
     )
     return rows.cron(row) if row else None
 

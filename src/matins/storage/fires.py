@@ -7,6 +7,7 @@ from datetime import datetime
 
 from matins.domain.crons import Cron
 from matins.domain.ids import CronId
+from matins.domain.priorities import priority_in_queue
 from matins.domain.runs import NewRun
 from matins.storage import sql
 from matins.storage.pool import Conn
@@ -122,6 +123,7 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
             [fire.cron.owner for fire, _ in fresh],
             [run.metadata for _, run in fresh],
             [fire.config for fire, _ in fresh],
+            [fire.cron.priority for fire, _ in fresh],
         )
     kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id is not None}
     if kept:
@@ -130,6 +132,7 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
             list(kept),
             [fire.whose for fire in kept.values()],
             [fire.config for fire in kept.values()],
+            [fire.cron.priority for fire in kept.values()],
         )
     await conn.execute(
         sql.load("crons")["insert_fired_runs"].text,
@@ -144,4 +147,5 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
         [run.kwargs for _, run in fired],
         [run.multitask_strategy for _, run in fired],
         [run.temporary for _, run in fired],
+        priority_in_queue(1),
     )

@@ -39,6 +39,7 @@ def thread(row: Record) -> Thread:
         updated_at=row["updated_at"],
         state_updated_at=row["state_updated_at"],
         ttl=TimeToLive(row["ttl_strategy"], row["ttl_minutes"]) if row["ttl_minutes"] is not None else None,
+        priority=row["priority"],
         is_swept=row["swept_at"] is not None,
         extracted=row.get("extracted"),
     )
@@ -91,6 +92,7 @@ def cron(row: Record) -> Cron:
         payload=row["payload"],
         metadata=row["metadata"],
         on_run_completed=row["on_run_completed"],
+        priority=row["priority"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

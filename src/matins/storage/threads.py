@@ -138,9 +138,14 @@ async def update(
     return rows.thread(row) if row else None
 
 
-async def occupy(conn: Conn, thread_id: ThreadId, *, metadata: bytes, config: bytes | None) -> None:
-    """Mark the thread busy with a run that was just inserted. The caller holds its row."""
-    await conn.execute(sql.load("threads")["occupy_thread"].text, thread_id, metadata, config)
+async def occupy(
+    conn: Conn, thread_id: ThreadId, *, metadata: bytes, config: bytes | None, priority: int | None = None
+) -> None:
+    """Mark the thread busy with a run that was just inserted. The caller holds its row.
+
+    It gets the priority if it has none yet.
+    """
+    await conn.execute(sql.load("threads")["occupy_thread"].text, thread_id, metadata, config, priority)
 
 
 async def vacate(conn: Conn, run: Run, *, event_seq: int = 0) -> None:

@@ -40,6 +40,7 @@ class Generation:
         self.failed: Failed | None = None
         self.is_closed = False
         self.graphs = b"{}"
+        self.assigns_priority = False
         self.surplus_s = 0.0
         self.decided = anyio.Event()
         self._workers = workers

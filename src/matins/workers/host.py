@@ -26,6 +26,7 @@ import msgspec
 from matins import telemetry
 from matins.graphs import calls, inside, invoke
 from matins.graphs.containment import contain
+from matins.graphs.priority import Assigner
 from matins.graphs.registry import GraphFailed, Registry
 from matins.graphs.store import Store, opened_store
 from matins.manifest import read
@@ -89,6 +90,7 @@ class Worker:
                     os.environ.pop(name, None)
             manifest.export(os.environ)
             registry = Registry.load(manifest, store=store)
+            assigner = Assigner.load(manifest)
         except (GraphFailed, ManifestError) as failure:
             link.post(Failed(str(failure), getattr(failure, "trace", "")))
             await self._leave(link)
@@ -98,10 +100,10 @@ class Worker:
             lanes = Lanes(
                 execute=partial(_execute, registry=registry, pool=pool),
                 stopping=invoke.Stopping,
-                answer=partial(calls.answer, registry=registry, pool=pool),
+                answer=partial(calls.answer, registry=registry, assigner=assigner, pool=pool),
                 beat=watchdog.turned,
             )
-            link.post(Ready(msgspec.json.encode(registry.describe())))
+            link.post(Ready(msgspec.json.encode(registry.describe()), assigner.assigns))
             watchdog.start()
             await lanes.run(link)
             await self._leave(link)

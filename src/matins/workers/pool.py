@@ -236,6 +236,11 @@ class Pool:
         """The graphs that are served, as JSON: graph id -> {"name", "description"}."""
         return self._current.graphs if self._current else b"{}"
 
+    @property
+    def assigns_priority(self) -> bool:
+        """Whether the user's code says which threads come first."""
+        return self._current is not None and self._current.assigns_priority
+
     async def call(self, method: str, params: bytes, *, timeout_s: float) -> bytes:
         """Ask the desk and give its answer as JSON.
 
@@ -337,6 +342,7 @@ class Pool:
             telemetry.log().info(telemetry.WORKER_READY, pid=process.pid, generation=generation.number)
         if process.ready is not None and not generation.decided.is_set():
             generation.graphs = process.ready.graphs
+            generation.assigns_priority = process.ready.assigns_priority
             generation.decided.set()
         self._changed()
 

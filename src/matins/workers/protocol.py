@@ -104,9 +104,13 @@ class Drain(Message, frozen=True, array_like=True):
 
 
 class Ready(Message, frozen=True, array_like=True):
-    """The graphs are imported. `graphs` is JSON: id -> {"name": str | null, "description": str | null}."""
+    """The graphs are imported. `graphs` is JSON: id -> {"name": str | null, "description": str | null}.
+
+    `assigns_priority`: whether it can be asked which threads come first.
+    """
 
     graphs: bytes
+    assigns_priority: bool = False
 
 
 class Failed(Message, frozen=True, array_like=True):

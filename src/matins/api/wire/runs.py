@@ -10,7 +10,7 @@ import msgspec
 from matins.api.wire.json import Checkpoint, Config, Json, compact, instant
 from matins.domain.errors import Invalid
 from matins.domain.runs import Run as Stored
-from matins.engine.runs import RunRequest
+from matins.engine.requests import RunRequest
 
 Mode: TypeAlias = Literal[
     "values", "updates", "messages", "messages-tuple", "custom", "tasks", "checkpoints", "debug", "events"

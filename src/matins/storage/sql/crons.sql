@@ -1,9 +1,9 @@
 -- name: insert_cron :one
 -- $1 cron_id, $2 assistant_id, $3 thread_id or null, $4 owner, $5 creator, $6 schedule, $7 timezone, $8 tzdata,
--- $9 end_time, $10 enabled, $11 next_run_date, $12 payload, $13 metadata, $14 on_run_completed
+-- $9 end_time, $10 enabled, $11 next_run_date, $12 payload, $13 metadata, $14 on_run_completed, $15 priority or null
 INSERT INTO matins.cron (cron_id, assistant_id, thread_id, owner, creator, schedule, timezone, tzdata, end_time,
-                         enabled, next_run_date, payload, metadata, on_run_completed)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                         enabled, next_run_date, payload, metadata, on_run_completed, priority)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT (cron_id) DO NOTHING
 RETURNING *;
 
@@ -118,26 +118,31 @@ ON CONFLICT DO NOTHING
 RETURNING cron_id, scheduled_for;
 
 -- name: insert_fired_threads :exec
--- $1 thread_ids, $2 owners, $3 metadata, $4 configs. The threads of crons without one.
-INSERT INTO matins.thread (thread_id, owner, metadata, config, status)
-SELECT thread_id, owner, metadata, config, 'busy'
-FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::json[]) AS t (thread_id, owner, metadata, config);
+-- $1 thread_ids, $2 owners, $3 metadata, $4 configs, $5 priorities. The threads of crons without one.
+INSERT INTO matins.thread (thread_id, owner, metadata, config, status, priority)
+SELECT thread_id, owner, metadata, config, 'busy', priority
+FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::json[], $5::smallint[])
+  AS t (thread_id, owner, metadata, config, priority);
 
 -- name: insert_fired_runs :exec
 -- $1 run_ids, $2 thread_ids, $3 assistant_ids, $4 owners, $5 creators, $6 cron_ids, $7 slots, $8 metadata, $9 kwargs,
--- $10 multitask strategies, $11 temporary. A cron's run gives way to a person's: priority -1.
+-- $10 multitask strategies, $11 temporary, $12 what follows from the priority of 1. A cron's run gives way to a
+-- person's on threads with the same priority.
 INSERT INTO matins.run (run_id, thread_id, assistant_id, owner, creator, cron_id, scheduled_for, metadata, kwargs,
                         multitask_strategy, temporary, priority)
-SELECT run_id, thread_id, assistant_id, owner, creator, cron_id, scheduled_for, metadata, kwargs,
-       multitask_strategy, temporary, -1
+SELECT r.run_id, r.thread_id, r.assistant_id, r.owner, r.creator, r.cron_id, r.scheduled_for, r.metadata, r.kwargs,
+       r.multitask_strategy, r.temporary, coalesce(t.priority, 0) * $12 - 1
 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::json[], $6::uuid[], $7::timestamptz[], $8::jsonb[],
-            $9::json[], $10::text[], $11::boolean[])
+            $9::json[], $10::text[], $11::boolean[]) WITH ORDINALITY
   AS r (run_id, thread_id, assistant_id, owner, creator, cron_id, scheduled_for, metadata, kwargs,
-        multitask_strategy, temporary);
+        multitask_strategy, temporary, place)
+JOIN matins.thread AS t USING (thread_id)
+ORDER BY place;   -- runs of a thread stay in the order of their slots
 
 -- name: occupy_fired_threads :exec
--- $1 thread_ids, $2 metadata to merge, $3 configs. The caller holds the rows.
+-- $1 thread_ids, $2 metadata to merge, $3 configs, $4 priorities for those without. The caller holds the rows.
 UPDATE matins.thread AS t
-SET status = 'busy', metadata = t.metadata || o.metadata, config = o.config, updated_at = matins.now()
-FROM unnest($1::uuid[], $2::jsonb[], $3::json[]) AS o (thread_id, metadata, config)
+SET status = 'busy', metadata = t.metadata || o.metadata, config = o.config,
+    priority = coalesce(t.priority, o.priority), updated_at = matins.now()
+FROM unnest($1::uuid[], $2::jsonb[], $3::json[], $4::smallint[]) AS o (thread_id, metadata, config, priority)
 WHERE t.thread_id = o.thread_id;

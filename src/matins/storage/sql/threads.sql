@@ -100,9 +100,10 @@ WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2)
 RETURNING *;
 
 -- name: occupy_thread :exec
--- $1 thread_id, $2 metadata to merge, $3 config to keep or null. The caller holds the thread's row.
+-- $1 thread_id, $2 metadata to merge, $3 config to keep or null, $4 the priority if it has none. The caller holds the thread's row.
 UPDATE matins.thread
-SET status = 'busy', metadata = metadata || $2, config = coalesce($3, config), updated_at = matins.now()
+SET status = 'busy', metadata = metadata || $2, config = coalesce($3, config),
+    priority = coalesce(priority, $4::smallint), updated_at = matins.now()
 WHERE thread_id = $1;
 
 -- name: rest_thread :exec
@@ -121,9 +122,9 @@ WHERE thread_id = $1;
 -- $1 thread_id, $2 owner or null, $3 the copy's id, $4 the copy's owner. What it is at rest: no run comes along. Its
 -- time to live is the original's, from now on.
 INSERT INTO matins.thread (thread_id, owner, metadata, config, status, resting_status, "values", interrupts, error,
-                           ttl_strategy, ttl_minutes, expires_at)
+                           ttl_strategy, ttl_minutes, expires_at, priority)
 SELECT $3, $4, metadata, config, resting_status, resting_status, "values", interrupts, error,
-       ttl_strategy, ttl_minutes, matins.now() + make_interval(secs => ttl_minutes * 60)
+       ttl_strategy, ttl_minutes, matins.now() + make_interval(secs => ttl_minutes * 60), priority
 FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2)
 ON CONFLICT (thread_id) DO NOTHING
 RETURNING *;
