@@ -44,7 +44,7 @@ _PAGE: Final = (Parameter("limit", Limit), Parameter("offset", Offset))
 _RECURSE: Final = (Parameter("recurse", bool),)
 _STATE: Final = (Parameter("subgraphs", bool), Parameter("select", list[in_query.StateField]))
 _DISCONNECT: Final = (Parameter("cancel_on_disconnect", bool),)
-_JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", list[str]))
+_JOIN_STREAM: Final = (*_DISCONNECT, Parameter("stream_mode", in_query.Names))
 
 OPERATIONS: Final = (
     Operation("GET", "/", system.root, None, system.Ok),
@@ -138,7 +138,7 @@ OPERATIONS: Final = (
         threads.get,
         None,
         of_threads.Thread,
-        query=(Parameter("include", list[str]),),
+        query=(Parameter("include", in_query.Names),),
     ),
     Operation(
         "PATCH",

@@ -18,6 +18,15 @@ Column: TypeAlias = Annotated[str, msgspec.Meta(pattern=f"^({_COLUMNS})?$")]
 StateField: TypeAlias = Annotated[str, msgspec.Meta(pattern=rf"^({_FIELDS}|values\.[^,]+)?$")]
 """A field of a state, or one of its values; a comma would begin another."""
 
+Names: TypeAlias = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^([^\[]|$)",
+        description="Names with commas between them; may be repeated, or be a JSON array of strings.",
+    ),
+]
+"""Names of which those that nobody knows are passed over."""
+
 Xray: TypeAlias = Annotated[
     str, msgspec.Meta(pattern="^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE]|0*[1-9][0-9]{0,2})?$")
 ]
