@@ -37,7 +37,7 @@ async def insert(conn: Conn, **facts: Any) -> Cron:
     return inserted
 
 
-def fire_of(of: Cron, slot: datetime) -> fires.Fire:
+def fire_of(of: Cron, slot: datetime) -> fires.NewFire:
     run = NewRun(
         run_id=RunId(uuid4()),
         thread_id=of.thread_id or ThreadId(uuid4()),
@@ -47,7 +47,7 @@ def fire_of(of: Cron, slot: datetime) -> fires.Fire:
         cron_id=of.cron_id,
         scheduled_for=slot,
     )
-    return fires.Fire(of, slot, "fired", run=run, whose=b'{"graph_id":"g"}', config=b'{"tags":["t"]}')
+    return fires.NewFire(of, slot, "fired", run=run, whose=b'{"graph_id":"g"}', config=b'{"tags":["t"]}')
 
 
 async def test_a_cron_is_stored_as_it_was_given(pool: Pool) -> None:
@@ -243,7 +243,7 @@ async def test_a_slot_on_record_starts_nothing_again(pool: Pool) -> None:
         )
         assert await fires.record(conn, [first]) == [first]
         assert await fires.record(conn, [again, other]) == [other]
-        missed = fires.Fire(made, NOW, "missed", reason="late")
+        missed = fires.NewFire(made, NOW, "missed", reason="late")
         assert await fires.record(conn, [missed]) == []
         assert await conn.fetchval("SELECT count(*) FROM matins.cron_fire") == 2
         assert await conn.fetchval("SELECT count(*) FROM matins.run") == 2

@@ -189,7 +189,8 @@ async def test_a_deleted_thread_takes_its_runs_events_crons_and_checkpoints_and_
             held.thread_id,
         )
         await conn.execute(
-            "INSERT INTO matins.cron_fire (cron_id, scheduled_for, outcome, run_id) VALUES ($1, now(), 'fired', $2)",
+            "INSERT INTO matins.cron_fire (cron_id, scheduled_for, outcome, run_id, status)"
+            " VALUES ($1, now(), 'fired', $2, 'running')",
             cron,
             held.run_id,
         )

@@ -32,6 +32,7 @@ from matins.api.parts import Parts
 from matins.api.routes import routes
 from matins.api.wire import assistants as of_assistants
 from matins.api.wire import crons as of_crons
+from matins.api.wire import fires as of_fires
 from matins.api.wire import query as in_query
 from matins.api.wire import runs as of_runs
 from matins.api.wire import threads as of_threads
@@ -263,9 +264,25 @@ OPERATIONS: Final = (
     Operation("POST", "/runs/crons/search", crons.search, of_crons.CronSearch, list[of_crons.Cron]),
     Operation("POST", "/runs/crons/count", crons.count, of_crons.CronCount, int),
     Operation("GET", "/runs/crons/{cron_id}", crons.get, None, of_crons.Cron),
+    Operation(
+        "GET",
+        "/runs/crons/{cron_id}/fires",
+        crons.list_fires,
+        None,
+        list[of_fires.Fire],
+        query=(
+            *_PAGE,
+            Parameter("outcome", in_query.FireOutcome),
+            Parameter("status", in_query.FireStatus),
+            Parameter("trigger", in_query.FireTrigger),
+            Parameter("since", in_query.Instant),
+            Parameter("until", in_query.Instant),
+        ),
+    ),
     Operation("PATCH", "/runs/crons/{cron_id}", crons.update, of_crons.Change, of_crons.Cron),
     Operation("DELETE", "/runs/crons/{cron_id}", crons.delete, status=204),
     Operation("POST", "/runs", runs.create_stateless, of_runs.RunWithoutThread, of_runs.Run),
+    Operation("POST", "/runs/search", runs.search, of_runs.RunSearch, list[of_runs.Run]),
     Operation("POST", "/runs/batch", runs.create_batch, of_runs.Batch, list[of_runs.Run]),
     Operation(
         "POST",

@@ -11,11 +11,15 @@ from starlette.responses import Response
 from matins.api import auth, body, idempotency, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import crons as wire
+from matins.api.wire import fires as of_fires
 from matins.api.wire.json import Json, contained
+from matins.domain.access import Scope
 from matins.domain.errors import BadRequest, CronNotFound
-from matins.domain.ids import AssistantId, ThreadId
+from matins.domain.fires import STATUSES as FIRE_STATUSES
+from matins.domain.fires import Outcome, Trigger
+from matins.domain.ids import AssistantId, CronId, ThreadId
 from matins.engine import crons as engine
-from matins.storage import crons
+from matins.storage import crons, fires
 from matins.storage.pool import Conn
 
 
@@ -67,10 +71,15 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
 async def get(request: Request, parts: Parts) -> Response:
     """Get a cron."""
     cron_id, scope = query.cron_id(request), auth.authorize(request)
-    cron = await parts.pool.run(lambda conn: crons.get(conn, cron_id, scope=scope), transaction=False)
-    if cron is None:
-        raise CronNotFound(cron_id)
-    return body.respond(wire.cron(cron))
+
+    async def work(conn: Conn) -> wire.Cron:
+        cron = await crons.get(conn, cron_id, scope=scope)
+        if cron is None:
+            raise CronNotFound(cron_id)
+        figures = await fires.figures(conn, [cron_id])
+        return wire.cron(cron, figures.get(cron_id))
+
+    return body.respond(await parts.pool.run(work, transaction=False))
 
 
 async def update(request: Request, parts: Parts) -> Response:
@@ -116,9 +125,9 @@ async def search(request: Request, parts: Parts) -> Response:
     """Search crons, the newest first."""
     asked = await body.read(request, wire.CronSearch)
     scope, wanted = auth.authorize(request), _filter(asked)
-    page = await pages.find(
-        parts.pool,
-        lambda conn, limit: crons.search(
+
+    async def find(conn: Conn, limit: int) -> list[wire.Cron]:
+        found = await crons.search(
             conn,
             wanted,
             scope=scope,
@@ -126,13 +135,18 @@ async def search(request: Request, parts: Parts) -> Response:
             direction=asked.sort_order,
             limit=limit,
             offset=asked.offset,
-        ),
+        )
+        figures = await fires.figures(conn, [cron.cron_id for cron in found])
+        return [wire.cron(cron, figures.get(cron.cron_id)) for cron in found]
+
+    page = await pages.find(
+        parts.pool,
+        find,
         lambda conn, most: crons.count(conn, wanted, scope=scope, limit=most),
         limit=asked.limit,
         offset=asked.offset,
     )
-    shown = pages.select([wire.cron(cron) for cron in page.items], asked.select)
-    return body.respond(shown, headers=page.headers)
+    return body.respond(pages.select(page.items, asked.select), headers=page.headers)
 
 
 async def count(request: Request, parts: Parts) -> Response:
@@ -141,6 +155,39 @@ async def count(request: Request, parts: Parts) -> Response:
     scope = auth.authorize(request)
     number = await parts.pool.run(lambda conn: crons.count(conn, wanted, scope=scope), transaction=False)
     return body.respond(number)
+
+
+async def list_fires(request: Request, parts: Parts) -> Response:
+    """List what became of a cron's slots, the newest first. The ledger outlives the cron, for 90 days."""
+    scope = auth.authorize(request)
+    limit = query.integer(request, "limit", 10, least=1, most=1000)
+    offset = query.integer(request, "offset", 0, least=0, most=2**62)
+    wanted = fires.Filter(
+        cron_id=query.cron_id(request),
+        outcome=query.one_of(request, "outcome", Outcome),
+        status=query.one_of(request, "status", FIRE_STATUSES),
+        trigger=query.one_of(request, "trigger", Trigger),
+        since=query.instant(request, "since"),
+        until=query.instant(request, "until"),
+    )
+    page = await pages.find(
+        parts.pool,
+        lambda conn, most: fires.list_(conn, wanted, scope=scope, limit=most, offset=offset),
+        lambda conn, most: fires.count(conn, wanted, scope=scope, limit=most),
+        limit=limit,
+        offset=offset,
+    )
+    if not page.items and not await parts.pool.run(
+        lambda conn: _is_known(conn, wanted.cron_id, scope), transaction=False
+    ):
+        raise CronNotFound(wanted.cron_id)
+    return body.respond([of_fires.fire(each) for each in page.items], headers=page.headers)
+
+
+async def _is_known(conn: Conn, cron_id: CronId, scope: Scope) -> bool:
+    if await crons.get(conn, cron_id, scope=scope) is not None:
+        return True
+    return await fires.count(conn, fires.Filter(cron_id=cron_id), scope=scope, limit=1) > 0
 
 
 def _filter(asked: wire.CronCount) -> crons.Filter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -71,6 +73,30 @@ def switch(request: Request, name: str, *, default: bool = False) -> bool:
     if text.lower() not in _SWITCHES:
         raise Invalid(f"{name} must be true or false")
     return _SWITCHES[text.lower()]
+
+
+def one_of(request: Request, name: str, allowed: Iterable[str]) -> str | None:
+    """Give a choice of the query, or None when it is absent or empty. Raises: Invalid when it is none of them."""
+    text = request.query_params.get(name) or None
+    if text is not None and text not in list(allowed):
+        raise Invalid(f"{name} must be one of {', '.join(allowed)}")
+    return text
+
+
+def instant(request: Request, name: str) -> datetime | None:
+    """Give a time of the query, or None when it is absent or empty; one without an offset is UTC.
+
+    Raises: Invalid when it is no ISO 8601 time.
+    """
+    text = request.query_params.get(name)
+    if not text:
+        return None
+    try:
+        # A '+' that was not escaped came as a space.
+        found = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise Invalid(f"{name} must be an ISO 8601 time, for example 2030-01-31T09:00:00Z") from None
 
 
 def names(request: Request, name: str) -> list[str]:

@@ -11,9 +11,10 @@ from starlette.responses import Response
 from matins.api import auth, body, idempotency, inside, pages, query
 from matins.api.parts import Parts
 from matins.api.wire import runs as wire
+from matins.api.wire.json import contained
 from matins.domain.access import Scope
 from matins.domain.errors import Invalid, NotFound, ThreadNotFound
-from matins.domain.ids import RunId, ThreadId, uuid7
+from matins.domain.ids import AssistantId, RunId, ThreadId, uuid7
 from matins.domain.runs import Run, StopReason
 from matins.engine import cancelling
 from matins.engine.requests import RunRequest
@@ -103,6 +104,27 @@ async def list_(request: Request, parts: Parts) -> Response:
 
     found = await parts.pool.run(work, transaction=False)
     return body.respond(pages.select([wire.run(run) for run in found], columns))
+
+
+async def search(request: Request, parts: Parts) -> Response:
+    """Search the runs of all threads, newest first."""
+    asked = await body.read(request, wire.RunSearch)
+    scope = auth.authorize(request)
+    wanted = runs.Filter(
+        metadata=contained(asked.metadata),
+        status=asked.status or None,
+        thread_id=ThreadId(asked.thread_id) if asked.thread_id else None,
+        assistant_id=AssistantId(asked.assistant_id) if asked.assistant_id else None,
+    )
+    page = await pages.find(
+        parts.pool,
+        lambda conn, most: runs.search(conn, wanted, scope=scope, limit=most, offset=asked.offset),
+        lambda conn, most: runs.count(conn, wanted, scope=scope, limit=most),
+        limit=asked.limit,
+        offset=asked.offset,
+    )
+    shown = pages.select([wire.run(run) for run in page.items], asked.select)
+    return body.respond(shown, headers=page.headers)
 
 
 async def get(request: Request, parts: Parts) -> Response:

@@ -31,7 +31,7 @@ SLOTS_AT_ONCE: Final = 500
 class _Foreseen:
     """What firing a cron on time will write, worked out before the instant."""
 
-    fire: fires.Fire
+    fire: fires.NewFire
     following: datetime | None
 
     def holds(self, now: datetime) -> bool:
@@ -54,7 +54,7 @@ class Prepared:
 class Decided:
     """What one transaction writes: rows of the ledger, following dates, and crons to pause, each with its reason."""
 
-    rows: list[fires.Fire]
+    rows: list[fires.NewFire]
     following: dict[CronId, datetime | None]
     given_up: list[tuple[Cron, str]]
 
@@ -99,7 +99,9 @@ def decide(due: list[Prepared], now: datetime) -> Decided:
         if trouble is None:
             decided.rows.extend(_fire_of(each, slot) for slot in planned.slots)
         else:
-            decided.rows.extend(fires.Fire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots)
+            decided.rows.extend(
+                fires.NewFire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots
+            )
         if trouble is None or (planned.following is not None and planned.following <= now):
             decided.following[cron.cron_id] = planned.following
         else:
@@ -124,9 +126,9 @@ def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
     )
 
 
-def _fire_of(each: Prepared, slot: Slot) -> fires.Fire:
+def _fire_of(each: Prepared, slot: Slot) -> fires.NewFire:
     if not slot.fires or each.assistant is None or each.payload is None:
-        return fires.Fire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
+        return fires.NewFire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
     cron, assistant, payload = each.cron, each.assistant, each.payload
     own: Json = msgspec.json.decode(cron.metadata, type=dict[str, object])
     request = RunRequest(
@@ -146,7 +148,7 @@ def _fire_of(each: Prepared, slot: Slot) -> fires.Fire:
     )
     temporary = cron.thread_id is None and cron.on_run_completed != "keep"
     kwargs = kwargs_of(request, assistant, temporary=temporary)
-    return fires.Fire(
+    return fires.NewFire(
         cron,
         slot.at,
         "fired",

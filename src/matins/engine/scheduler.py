@@ -188,7 +188,7 @@ class Scheduler:
     async def _fire(self, due: list[Prepared]) -> int:
         """Fire the slots of these crons up to now, by the database's clock; give how many crons were taken."""
 
-        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.Fire], list[tuple[Cron, str]]]:
+        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.NewFire], list[tuple[Cron, str]]]:
             taken = await fires.take(conn, [each.cron for each in due])
             if taken.now is None:
                 return taken, [], []
@@ -241,7 +241,7 @@ def _redated(cron: Cron, now: datetime) -> Cron:
         return cron  # paused with a reason when it is due
 
 
-def _log(row: fires.Fire, now: datetime) -> None:
+def _log(row: fires.NewFire, now: datetime) -> None:
     late_s = round((now - row.slot).total_seconds(), 3)
     event = telemetry.CRON_FIRED if row.outcome == "fired" else telemetry.CRON_MISSED
     telemetry.log().info(

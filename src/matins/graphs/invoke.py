@@ -43,6 +43,7 @@ from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import context_for, run_config
 from matins.graphs.containment import contain, unwrapped
 from matins.graphs.inside import called_by
+from matins.graphs.outputs import output_of
 from matins.graphs.registry import Graph, Registry
 from matins.graphs.serde import encode
 from matins.storage.pool import Pool
@@ -324,6 +325,7 @@ def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
         reply=reply,
         reason=reason if stopped else None,
         is_untouched=end.is_untouched,
+        output=output_of(values) if order.cron_id and values and end.outcome == "success" else None,
     )
 
 

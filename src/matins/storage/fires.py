@@ -1,12 +1,17 @@
-"""The ledger: take due crons, record what became of their slots with the runs they started, advance them."""
+"""The ledger: take due crons, record what became of their slots with the runs they started, advance them; read it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from asyncpg import Record
+
+from matins.domain.access import Scope
 from matins.domain.crons import Cron
-from matins.domain.ids import CronId
+from matins.domain.fires import OUTPUT_LENGTH, RECENT, RETENTION, Figures, Fire, Outcome, Trigger
+from matins.domain.ids import CronId, RunId
 from matins.domain.priorities import priority_in_queue
 from matins.domain.runs import NewRun
 from matins.storage import sql
@@ -14,7 +19,7 @@ from matins.storage.pool import Conn
 
 
 @dataclass(frozen=True, slots=True)
-class Fire:
+class NewFire:
     """One row of the ledger: what became of a slot. `run` is there exactly when `outcome` is `fired`.
 
     As JSON, `whose`: what the thread of a cron on a thread is to say of the run; `config`: what the run is called with.
@@ -44,13 +49,13 @@ async def take(conn: Conn, planned: list[Cron]) -> Taken:
     Waits for nobody: a cron that another node fires, or whose thread is held just now, is not taken this time.
     """
     found = await conn.fetch(
-        sql.load("crons")["take_crons"].text,
+        sql.load("fires")["take_crons"].text,
         [cron.cron_id for cron in planned],
         [cron.next_run_date for cron in planned],
         [cron.revision for cron in planned],
     )
     wanted = {row["thread_id"] for row in found} - {None}
-    held = await conn.fetch(sql.load("crons")["take_threads"].text, list(wanted)) if wanted else []
+    held = await conn.fetch(sql.load("fires")["take_threads"].text, list(wanted)) if wanted else []
     free = {row["thread_id"] for row in held} | {None}
     taken = [row for row in found if row["thread_id"] in free]
     return Taken(frozenset(row["cron_id"] for row in taken), max((row["now"] for row in taken), default=None))
@@ -58,10 +63,10 @@ async def take(conn: Conn, planned: list[Cron]) -> Taken:
 
 async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
     """Move taken crons to their following dates. The caller holds the rows."""
-    await conn.execute(sql.load("crons")["advance_crons"].text, list(following), list(following.values()))
+    await conn.execute(sql.load("fires")["advance_crons"].text, list(following), list(following.values()))
 
 
-async def record(conn: Conn, planned: list[Fire]) -> list[Fire]:
+async def record(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
     """Write fires and their runs in the transaction that advances the crons; give them as they were written.
 
     A slot that is on record already gets neither a second row nor a run. The run of a cron without a thread gets a
@@ -69,7 +74,7 @@ async def record(conn: Conn, planned: list[Fire]) -> list[Fire]:
     """
     fires = await _without_overlaps(conn, planned)
     inserted = await conn.fetch(
-        sql.load("crons")["insert_fires"].text,
+        sql.load("fires")["insert_fires"].text,
         [fire.cron.cron_id for fire in fires],
         [fire.slot for fire in fires],
         [fire.outcome for fire in fires],
@@ -88,7 +93,7 @@ async def record(conn: Conn, planned: list[Fire]) -> list[Fire]:
     return written
 
 
-async def _without_overlaps(conn: Conn, planned: list[Fire]) -> list[Fire]:
+async def _without_overlaps(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
     """Give the fires, those skipped that may not wait and whose thread is busy, with a run or with each other."""
     careful = {fire.cron.thread_id for fire in planned if _may_not_wait(fire)}
     if not careful:
@@ -96,7 +101,7 @@ async def _without_overlaps(conn: Conn, planned: list[Fire]) -> list[Fire]:
     busy = {
         row["thread_id"] for row in await conn.fetch(sql.load("runs")["busy_threads"].text, list(careful))
     }
-    fires: list[Fire] = []
+    fires: list[NewFire] = []
     for fire in planned:
         if _may_not_wait(fire) and fire.cron.thread_id in busy:
             fires.append(replace(fire, outcome="skipped", reason="its thread was busy", run=None))
@@ -107,18 +112,18 @@ async def _without_overlaps(conn: Conn, planned: list[Fire]) -> list[Fire]:
     return fires
 
 
-def _may_not_wait(fire: Fire) -> bool:
+def _may_not_wait(fire: NewFire) -> bool:
     """Whether the fire is of a cron on a thread that would rather be skipped than queue."""
     return (
         fire.cron.thread_id is not None and fire.run is not None and fire.run.multitask_strategy == "reject"
     )
 
 
-async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
+async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
     fresh = [(fire, run) for fire, run in fired if fire.cron.thread_id is None]
     if fresh:
         await conn.execute(
-            sql.load("crons")["insert_fired_threads"].text,
+            sql.load("fires")["insert_fired_threads"].text,
             [run.thread_id for _, run in fresh],
             [fire.cron.owner for fire, _ in fresh],
             [run.metadata for _, run in fresh],
@@ -128,14 +133,14 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
     kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id is not None}
     if kept:
         await conn.execute(
-            sql.load("crons")["occupy_fired_threads"].text,
+            sql.load("fires")["occupy_fired_threads"].text,
             list(kept),
             [fire.whose for fire in kept.values()],
             [fire.config for fire in kept.values()],
             [fire.cron.priority for fire in kept.values()],
         )
     await conn.execute(
-        sql.load("crons")["insert_fired_runs"].text,
+        sql.load("fires")["insert_fired_runs"].text,
         [run.run_id for _, run in fired],
         [run.thread_id for _, run in fired],
         [run.assistant_id for _, run in fired],
@@ -148,4 +153,81 @@ async def _insert_runs(conn: Conn, fired: list[tuple[Fire, NewRun]]) -> None:
         [run.multitask_strategy for _, run in fired],
         [run.temporary for _, run in fired],
         priority_in_queue(1),
+    )
+
+
+async def keep_output(conn: Conn, run_id: RunId, output: str) -> None:
+    """Keep the last words of a cron's run, cut to OUTPUT_LENGTH."""
+    await conn.execute(sql.load("fires")["keep_output"].text, run_id, output[:OUTPUT_LENGTH])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which fires of a cron: each part that is given must match. Slots from `since` on, and before `until`."""
+
+    cron_id: CronId
+    outcome: str | None = None
+    status: str | None = None
+    trigger: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+async def list_(conn: Conn, wanted: Filter, *, scope: Scope, limit: int, offset: int) -> list[Fire]:
+    """Give one page of a cron's fires, the newest slot first. The cron may be gone."""
+    found = await conn.fetch(sql.load("fires")["list_fires"].text, *_wanted(wanted, scope), limit, offset)
+    return [_fire(row) for row in found]
+
+
+async def count(conn: Conn, wanted: Filter, *, scope: Scope, limit: int) -> int:
+    """Count a cron's fires, no further than the limit."""
+    number: int = await conn.fetchval(sql.load("fires")["count_fires"].text, *_wanted(wanted, scope), limit)
+    return number
+
+
+async def figures(conn: Conn, cron_ids: Sequence[CronId]) -> dict[CronId, Figures]:
+    """Give what the newest RECENT slots of each of these crons come to, where it has had any."""
+    found = await conn.fetch(sql.load("fires")["sum_fires"].text, list(cron_ids), RECENT)
+    return {
+        CronId(row["cron_id"]): Figures(
+            scheduled_for=row["scheduled_for"],
+            outcome=Outcome(row["outcome"]),
+            reason=row["reason"],
+            trigger=Trigger(row["trigger"]),
+            run_id=row["run_id"],
+            status=row["status"],
+            last_success=row["last_success"],
+            streak=row["streak"],
+            p50_s=row["p50_s"],
+        )
+        for row in found
+    }
+
+
+async def trim(conn: Conn, *, limit: int) -> int:
+    """Delete fires past RETENTION, at most `limit` of them, and give how many that were."""
+    return len(await conn.fetch(sql.load("fires")["trim_fires"].text, RETENTION.total_seconds(), limit))
+
+
+def _wanted(wanted: Filter, scope: Scope) -> tuple[object, ...]:
+    parts = (wanted.outcome, wanted.status, wanted.trigger, wanted.since, wanted.until)
+    return (wanted.cron_id, scope.owner, *parts)
+
+
+def _fire(row: Record) -> Fire:
+    return Fire(
+        cron_id=row["cron_id"],
+        scheduled_for=row["scheduled_for"],
+        outcome=Outcome(row["outcome"]),
+        reason=row["reason"],
+        trigger=Trigger(row["trigger"]),
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        assistant_id=row["assistant_id"],
+        recorded_at=row["recorded_at"],
+        status=row["status"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        error=row["error"],
+        output=row["output"],
     )

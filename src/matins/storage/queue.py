@@ -11,7 +11,7 @@ from matins.domain.frames import METADATA, Frame
 from matins.domain.ids import NodeId, RunId, ThreadId
 from matins.domain.runs import Change, Held, Run, RunStatus, StopReason, sources, target
 from matins.domain.threads import resting_status
-from matins.storage import frames, idempotency, rows, sql, stops, threads, webhooks
+from matins.storage import fires, frames, idempotency, rows, sql, stops, threads, webhooks
 from matins.storage.pool import Conn
 
 LEASE_SECONDS: Final = 15.0
@@ -57,6 +57,8 @@ class End:
     """The run was refused before it wrote anything: its thread keeps what it had."""
     reply: bytes = b"{}"
     """What those who wait for it are answered."""
+    output: str | None = None
+    """Of a cron's run, what it said in the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,8 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
             await _say_done(conn, held, end)
         return None
     run = rows.run(row)
+    if run.cron_id is not None and end.output:
+        await fires.keep_output(conn, run.run_id, end.output)
     values = end.values or (thread.values if thread else None)
     await webhooks.insert(conn, run, owner=row["owner"], values=values, interrupts=end.interrupts)
     if run.temporary and row["is_keyed"]:

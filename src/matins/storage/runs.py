@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matins.domain.access import Scope
-from matins.domain.ids import NodeId, RunId, ThreadId
+from matins.domain.ids import AssistantId, NodeId, RunId, ThreadId
 from matins.domain.runs import NewRun, Run, RunStatus
 from matins.storage import rows, sql, webhooks
 from matins.storage.pool import Conn
@@ -61,6 +61,32 @@ async def list_(
         sql.load("runs")["list_runs"].text, thread_id, scope.owner, status, limit, offset
     )
     return [rows.run(row) for row in found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which runs: each part that is given must match. `metadata` is a JSON object to be contained."""
+
+    metadata: bytes | None = None
+    status: str | None = None
+    thread_id: ThreadId | None = None
+    assistant_id: AssistantId | None = None
+
+
+async def search(conn: Conn, wanted: Filter, *, scope: Scope, limit: int, offset: int) -> list[Run]:
+    """Give one page of the matching runs of all threads, newest first."""
+    found = await conn.fetch(sql.load("runs")["search_runs"].text, *_wanted(wanted, scope), limit, offset)
+    return [rows.run(row) for row in found]
+
+
+async def count(conn: Conn, wanted: Filter, *, scope: Scope, limit: int) -> int:
+    """Count the matching runs, no further than the limit."""
+    number: int = await conn.fetchval(sql.load("runs")["count_runs"].text, *_wanted(wanted, scope), limit)
+    return number
+
+
+def _wanted(wanted: Filter, scope: Scope) -> tuple[object, ...]:
+    return (scope.owner, wanted.metadata, wanted.status, wanted.thread_id, wanted.assistant_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class Settled(Message, frozen=True, array_like=True):
     pending
     interrupts, task id -> list, as JSON. `has_next`: the last checkpoint has nodes left to run.
     `error`: domain.runs.RunError as JSON. `reply`: what `wait` and `join` answer, as JSON.
-    `is_untouched`: it was refused before it wrote anything.
+    `is_untouched`: it was refused before it wrote anything. `output`: of a cron's run, what it said in the end.
     """
 
     run_id: UUID
@@ -168,6 +168,7 @@ class Settled(Message, frozen=True, array_like=True):
     reply: bytes = b"null"
     reason: str | None = None
     is_untouched: bool = False
+    output: str | None = None
 
 
 class Taken(Message, frozen=True, array_like=True):

@@ -7,15 +7,22 @@ from uuid import UUID
 
 import msgspec
 
+from matins.api.wire.fires import LastFire, last_fire
 from matins.api.wire.json import Config, Json, Limit, Offset, Order, compact, instant
 from matins.api.wire.runs import Durability, Mode, Nodes, Webhook
 from matins.domain.crons import Cron as Stored
+from matins.domain.fires import Figures
 
 Named: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Cron(msgspec.Struct, kw_only=True):
-    """A cron. `paused_reason` is there when the server switched it off. Source: observed, keys in this order."""
+    """A cron. `paused_reason` is there when the server switched it off. Source: observed, keys in this order.
+
+    What follows is ours, and there as soon as it had a slot. `last_success` is the newest slot whose run was a success.
+    Of its newest 100 slots, `streak` says how many runs in a row were one (below zero: how many failed), and
+    `p50_duration_ms` is the median of how long successes took.
+    """
 
     cron_id: UUID
     assistant_id: UUID
@@ -32,11 +39,15 @@ class Cron(msgspec.Struct, kw_only=True):
     created_at: str
     updated_at: str
     paused_reason: str | msgspec.UnsetType = msgspec.UNSET
+    last_fire: LastFire | msgspec.UnsetType = msgspec.UNSET
+    last_success: str | msgspec.UnsetType | None = msgspec.UNSET
+    streak: int | msgspec.UnsetType = msgspec.UNSET
+    p50_duration_ms: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
-def cron(stored: Stored) -> Cron:
+def cron(stored: Stored, figures: Figures | None = None) -> Cron:
     """Give a stored cron as clients see it. Its dates are written without a fraction when they have none."""
-    return Cron(
+    shown = Cron(
         cron_id=stored.cron_id,
         assistant_id=stored.assistant_id,
         thread_id=stored.thread_id,
@@ -53,6 +64,12 @@ def cron(stored: Stored) -> Cron:
         updated_at=instant(stored.updated_at),
         paused_reason=stored.paused_reason or msgspec.UNSET,
     )
+    if figures is not None:
+        shown.last_fire = last_fire(figures)
+        shown.last_success = figures.last_success.isoformat() if figures.last_success else None
+        shown.streak = figures.streak
+        shown.p50_duration_ms = None if figures.p50_s is None else round(1000 * figures.p50_s)
+    return shown
 
 
 class _OfRuns(msgspec.Struct, kw_only=True):

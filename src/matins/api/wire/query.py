@@ -38,5 +38,11 @@ MaybeId: TypeAlias = Annotated[
 Action: TypeAlias = Literal["", "interrupt", "rollback"]
 DeliveryStatus: TypeAlias = Literal["", "pending", "delivered", "dead"]
 ThreadMode: TypeAlias = Literal["", "run_modes", "lifecycle", "state_update"]
+FireOutcome: TypeAlias = Literal["", "fired", "missed", "skipped", "failed"]
+FireStatus: TypeAlias = Literal[
+    "", "pending", "running", "success", "error", "timeout", "interrupted", "deleted"
+]
+FireTrigger: TypeAlias = Literal["", "schedule", "catch_up", "manual", "backfill"]
+Instant: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 Some: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 """How many runs to list, perhaps none."""

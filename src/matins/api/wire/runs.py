@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from matins.api.wire.json import Checkpoint, Config, Json, compact, instant
+from matins.api.wire.json import Checkpoint, Config, Json, Limit, Offset, compact, instant
 from matins.domain.errors import Invalid
 from matins.domain.runs import Run as Stored
 from matins.engine.requests import RunRequest
@@ -185,3 +185,29 @@ Chosen: TypeAlias = Annotated[
     ),
 ]
 """Runs are chosen in one way or the other."""
+
+
+class RunSearch(msgspec.Struct, kw_only=True):
+    """Which runs to find, of all threads. `metadata` finds a cron's runs: `{"cron_id": ...}`."""
+
+    metadata: Json = {}
+    status: (
+        Literal["pending", "running", "success", "error", "timeout", "interrupted"] | msgspec.UnsetType
+    ) = msgspec.UNSET
+    thread_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    assistant_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    limit: Limit = 10
+    offset: Offset = 0
+    select: list[
+        Literal[
+            "run_id",
+            "thread_id",
+            "assistant_id",
+            "metadata",
+            "status",
+            "kwargs",
+            "multitask_strategy",
+            "created_at",
+            "updated_at",
+        ]
+    ] = []

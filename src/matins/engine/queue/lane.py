@@ -275,6 +275,7 @@ class Lanes:
             keeps=log.keeps,
             is_untouched=settled.is_untouched,
             reply=settled.reply,
+            output=settled.output,
         )
         reply = settled.reply
         tries = 0

@@ -17,7 +17,7 @@ from matins.domain.runs import Held, StopReason
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.wake import GATHER_SECONDS, Wakes
-from matins.storage import checkpoints, frames, idempotency, queue
+from matins.storage import checkpoints, fires, frames, idempotency, queue
 from matins.storage.pool import Pool
 
 BEAT_SECONDS: Final = 2.0
@@ -97,6 +97,9 @@ class Reaper:
         trimmed = _BITE
         while trimmed == _BITE:
             trimmed = await self._pool.run(lambda conn: idempotency.trim(conn, limit=_BITE))
+        trimmed = _BITE
+        while trimmed == _BITE:
+            trimmed = await self._pool.run(lambda conn: fires.trim(conn, limit=_BITE))
 
     async def _known_dead(self) -> list[NodeId]:
         dead = [self._predecessor] if self._predecessor is not None else []

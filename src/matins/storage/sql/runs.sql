@@ -38,6 +38,30 @@ WHERE thread_id = $1 AND ($2::text IS NULL OR owner = $2) AND ($3::text IS NULL 
 ORDER BY seq DESC
 LIMIT $4 OFFSET $5;
 
+-- name: search_runs :many
+-- $1 owner or null, $2 metadata or null, $3 status or null, $4 thread_id or null, $5 assistant_id or null, $6 limit,
+-- $7 offset. Of all threads, the newest first.
+SELECT * FROM matins.run
+WHERE ($1::text IS NULL OR owner = $1)
+  AND ($2::jsonb IS NULL OR metadata @> $2)
+  AND ($3::text IS NULL OR status = $3)
+  AND ($4::uuid IS NULL OR thread_id = $4)
+  AND ($5::uuid IS NULL OR assistant_id = $5)
+ORDER BY seq DESC
+LIMIT $6 OFFSET $7;
+
+-- name: count_runs :one
+-- $1-$5 as search_runs, $6 the most to count or null
+SELECT count(*) FROM (
+    SELECT 1 FROM matins.run
+    WHERE ($1::text IS NULL OR owner = $1)
+      AND ($2::jsonb IS NULL OR metadata @> $2)
+      AND ($3::text IS NULL OR status = $3)
+      AND ($4::uuid IS NULL OR thread_id = $4)
+      AND ($5::uuid IS NULL OR assistant_id = $5)
+    LIMIT $6
+) AS matching;
+
 -- name: list_runs_in :many
 -- $1 statuses, $2 owner or null, $3 later than this seq, $4 limit. Of those in flight; the oldest first.
 SELECT run_id, thread_id, seq FROM matins.run

@@ -1,0 +1,131 @@
+-- name: take_crons :many
+-- $1 cron_ids, $2 expected next_run_dates, $3 expected revisions. Those still as expected, locked; what another node
+-- holds is skipped: it is being fired.
+SELECT c.cron_id, c.thread_id, matins.now() AS now
+FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS planned (cron_id, expected, revision)
+JOIN matins.cron AS c ON c.cron_id = planned.cron_id
+WHERE c.enabled AND c.next_run_date = planned.expected AND c.revision = planned.revision
+  AND c.next_run_date <= matins.now()
+ORDER BY c.cron_id
+FOR UPDATE OF c SKIP LOCKED;
+
+-- name: take_threads :many
+-- $1 thread_ids. One that somebody holds is skipped: firing waits for nobody.
+SELECT thread_id FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED;
+
+-- name: advance_crons :exec
+-- $1 cron_ids, $2 following dates or null where none follows. The caller holds the rows.
+UPDATE matins.cron AS c
+SET next_run_date = planned.following
+FROM unnest($1::uuid[], $2::timestamptz[]) AS planned (cron_id, following)
+WHERE c.cron_id = planned.cron_id;
+
+-- name: insert_fires :many
+-- $1 cron_ids, $2 slots, $3 outcomes, $4 reasons, $5 triggers, $6 run_ids, $7 thread_ids, $8 assistant_ids, $9 owners.
+-- A slot that has a row already gets no second one.
+INSERT INTO matins.cron_fire (cron_id, scheduled_for, outcome, reason, trigger, run_id, thread_id, assistant_id, owner,
+                              status)
+SELECT f.*, CASE WHEN f.run_id IS NOT NULL THEN 'pending' END
+FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::uuid[], $8::uuid[],
+            $9::text[])
+  AS f (cron_id, scheduled_for, outcome, reason, trigger, run_id, thread_id, assistant_id, owner)
+ON CONFLICT DO NOTHING
+RETURNING cron_id, scheduled_for;
+
+-- name: insert_fired_threads :exec
+-- $1 thread_ids, $2 owners, $3 metadata, $4 configs, $5 priorities. The threads of crons without one.
+INSERT INTO matins.thread (thread_id, owner, metadata, config, status, priority)
+SELECT thread_id, owner, metadata, config, 'busy', priority
+FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::json[], $5::smallint[])
+  AS t (thread_id, owner, metadata, config, priority);
+
+-- name: insert_fired_runs :exec
+-- $1 run_ids, $2 thread_ids, $3 assistant_ids, $4 owners, $5 creators, $6 cron_ids, $7 slots, $8 metadata, $9 kwargs,
+-- $10 multitask strategies, $11 temporary, $12 what follows from the priority of 1. A cron's run gives way to a
+-- person's on threads with the same priority.
+INSERT INTO matins.run (run_id, thread_id, assistant_id, owner, creator, cron_id, scheduled_for, metadata, kwargs,
+                        multitask_strategy, temporary, priority)
+SELECT r.run_id, r.thread_id, r.assistant_id, r.owner, r.creator, r.cron_id, r.scheduled_for, r.metadata, r.kwargs,
+       r.multitask_strategy, r.temporary, coalesce(t.priority, 0) * $12 - 1
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::json[], $6::uuid[], $7::timestamptz[], $8::jsonb[],
+            $9::json[], $10::text[], $11::boolean[]) WITH ORDINALITY
+  AS r (run_id, thread_id, assistant_id, owner, creator, cron_id, scheduled_for, metadata, kwargs,
+        multitask_strategy, temporary, place)
+JOIN matins.thread AS t USING (thread_id)
+ORDER BY place;   -- runs of a thread stay in the order of their slots
+
+-- name: occupy_fired_threads :exec
+-- $1 thread_ids, $2 metadata to merge, $3 configs, $4 priorities for those without. The caller holds the rows.
+UPDATE matins.thread AS t
+SET status = 'busy', metadata = t.metadata || o.metadata, config = o.config,
+    priority = coalesce(t.priority, o.priority), updated_at = matins.now()
+FROM unnest($1::uuid[], $2::jsonb[], $3::json[], $4::smallint[]) AS o (thread_id, metadata, config, priority)
+WHERE t.thread_id = o.thread_id;
+
+-- name: keep_output :exec
+-- $1 run_id, $2 its last words
+UPDATE matins.cron_fire SET output = $2 WHERE run_id = $1;
+
+-- name: list_fires :many
+-- $1 cron_id, $2 owner or null, $3 outcome or null, $4 status or null, $5 trigger or null, $6 from or null,
+-- $7 to (exclusive) or null, $8 limit, $9 offset. The newest slot first.
+SELECT * FROM matins.cron_fire
+WHERE cron_id = $1 AND ($2::text IS NULL OR owner = $2)
+  AND ($3::text IS NULL OR outcome = $3) AND ($4::text IS NULL OR status = $4) AND ($5::text IS NULL OR trigger = $5)
+  AND scheduled_for >= coalesce($6::timestamptz, '-infinity') AND scheduled_for < coalesce($7::timestamptz, 'infinity')
+ORDER BY scheduled_for DESC
+LIMIT $8 OFFSET $9;
+
+-- name: count_fires :one
+-- $1-$7 as list_fires, $8 the most to count or null
+SELECT count(*) FROM (
+    SELECT 1 FROM matins.cron_fire
+    WHERE cron_id = $1 AND ($2::text IS NULL OR owner = $2)
+      AND ($3::text IS NULL OR outcome = $3) AND ($4::text IS NULL OR status = $4)
+      AND ($5::text IS NULL OR trigger = $5)
+      AND scheduled_for >= coalesce($6::timestamptz, '-infinity')
+      AND scheduled_for < coalesce($7::timestamptz, 'infinity')
+    LIMIT $8
+) AS matching;
+
+-- name: sum_fires :many
+-- $1 cron_ids, $2 how many of the newest slots count. For each cron that has any: its newest slot, its newest success,
+-- how many runs in a row were a success, or below zero a failure (what was cancelled is neither), and the median of
+-- how long its successes took.
+SELECT c.cron_id, newest.*, success.last_success, recent.streak, recent.p50_s
+FROM unnest($1::uuid[]) AS c (cron_id)
+CROSS JOIN LATERAL (
+    SELECT f.scheduled_for, f.outcome, f.reason, f.trigger, f.run_id, f.status
+    FROM matins.cron_fire AS f WHERE f.cron_id = c.cron_id ORDER BY f.scheduled_for DESC LIMIT 1
+) AS newest
+CROSS JOIN LATERAL (
+    SELECT max(f.scheduled_for) AS last_success
+    FROM matins.cron_fire AS f WHERE f.cron_id = c.cron_id AND f.status = 'success'
+) AS success
+CROSS JOIN LATERAL (
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended_at - started_at)::double precision)
+               FILTER (WHERE status = 'success') AS p50_s,
+           count(*) FILTER (WHERE is_good AND bad_before = 0) - count(*) FILTER (WHERE NOT is_good AND good_before = 0)
+               AS streak
+    FROM (
+        SELECT f.status, f.started_at, f.ended_at, f.status = 'success' AS is_good,
+               count(*) FILTER (WHERE f.status = 'success') OVER older AS good_before,
+               count(*) FILTER (WHERE f.status <> 'success') OVER older AS bad_before
+        FROM (
+            SELECT * FROM matins.cron_fire AS one WHERE one.cron_id = c.cron_id
+            ORDER BY one.scheduled_for DESC LIMIT $2
+        ) AS f
+        WHERE f.status IN ('success', 'error', 'timeout')
+        WINDOW older AS (ORDER BY f.scheduled_for DESC)
+    ) AS ended
+) AS recent;
+
+-- name: trim_fires :many
+-- $1 older than this many seconds, $2 limit
+DELETE FROM matins.cron_fire WHERE (cron_id, scheduled_for) IN (
+    SELECT cron_id, scheduled_for FROM matins.cron_fire
+    WHERE recorded_at < matins.now() - make_interval(secs => $1::double precision)
+      AND status IS DISTINCT FROM 'pending' AND status IS DISTINCT FROM 'running'
+    ORDER BY recorded_at LIMIT $2
+)
+RETURNING cron_id;
