@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from matins import __version__
 from matins.api import (
     assistants,
+    cron_control,
     crons,
     openapi,
     outside,
@@ -263,6 +264,13 @@ OPERATIONS: Final = (
     Operation("POST", "/runs/crons", crons.create, of_crons.CronCreate, of_crons.Cron),
     Operation("POST", "/runs/crons/search", crons.search, of_crons.CronSearch, list[of_crons.Cron]),
     Operation("POST", "/runs/crons/count", crons.count, of_crons.CronCount, int),
+    Operation("POST", "/runs/crons/preview", cron_control.preview, of_crons.CronPreview, of_crons.Dates),
+    Operation("GET", "/runs/crons/pause", cron_control.get_hold, None, of_crons.CronHold),
+    Operation("POST", "/runs/crons/pause", cron_control.hold, of_crons.CronPause, of_crons.CronHold),
+    Operation("POST", "/runs/crons/resume", cron_control.let_go, None, of_crons.CronHold),
+    Operation("POST", "/runs/crons/{cron_id}/trigger", cron_control.trigger, None, of_fires.Fire, status=202),
+    Operation("POST", "/runs/crons/{cron_id}/pause", cron_control.pause, of_crons.CronPause, of_crons.Cron),
+    Operation("POST", "/runs/crons/{cron_id}/resume", cron_control.resume, None, of_crons.Cron),
     Operation("GET", "/runs/crons/{cron_id}", crons.get, None, of_crons.Cron),
     Operation(
         "GET",
@@ -328,6 +336,7 @@ OPERATIONS: Final = (
 
 
 _GROUPS: Final = {
+    "cron_control": "runs",
     "crons": "runs",
     "run_streams": "runs",
     "system": "meta",

@@ -89,11 +89,14 @@ def instant(request: Request, name: str) -> datetime | None:
     Raises: Invalid when it is no ISO 8601 time.
     """
     text = request.query_params.get(name)
-    if not text:
-        return None
+    # A '+' that was not escaped came as a space.
+    return parsed_instant(name, text.replace(" ", "+") if "T" in text else text) if text else None
+
+
+def parsed_instant(name: str, text: str) -> datetime:
+    """Give a time; one without an offset is UTC. Raises: Invalid when it is no ISO 8601 time."""
     try:
-        # A '+' that was not escaped came as a space.
-        found = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        found = datetime.fromisoformat(text)
         return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Invalid(f"{name} must be an ISO 8601 time, for example 2030-01-31T09:00:00Z") from None

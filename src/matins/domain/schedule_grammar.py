@@ -25,7 +25,7 @@ HORIZON_YEARS: Final = 50
 
 _MONTHS: Final = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEK_DAYS: Final = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-_ALIASES: Final = MappingProxyType(
+ALIASES: Final = MappingProxyType(
     {
         "@hourly": "0 * * * *",
         "@daily": "0 0 * * *",
@@ -221,10 +221,10 @@ def _parse_alias(words: list[str]) -> Calendar | Every:
         raise Flaw("`@at` is not supported yet; write five fields and an `end_time` after the first date.")
     if name == "@reboot":
         raise Flaw("@reboot names no time: a server's start is no date; write five fields or '@every 1h'.")
-    if name not in _ALIASES or len(words) > 1:
-        known = ", ".join(_ALIASES)
+    if name not in ALIASES or len(words) > 1:
+        known = ", ".join(ALIASES)
         raise Flaw(f"'{' '.join(words)}' is not known; write one of {known} or '@every 15m'.")
-    return _parse_fields(_ALIASES[name].split())
+    return _parse_fields(ALIASES[name].split())
 
 
 def _parse_every(text: str) -> Every:

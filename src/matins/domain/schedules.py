@@ -66,7 +66,7 @@ def next_after(expression: str, timezone: str, after: datetime) -> datetime:
     if after.tzinfo is None:
         raise ValueError("`after` must be an aware datetime")
     schedule = _parse(expression)
-    zone = _zone(timezone)
+    zone = zone_named(timezone)
     after = after.astimezone(UTC)
     if isinstance(schedule, Every):
         return _whole_second(after) + schedule.interval
@@ -111,7 +111,8 @@ def _parse(expression: str) -> Calendar | Every:
 
 
 @lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
+def zone_named(name: str) -> ZoneInfo:
+    """Give the IANA time zone of that name. Raises: InvalidTimezone."""
     if not _ZONE_NAME.fullmatch(name) or name.startswith(_NO_ZONES):
         raise InvalidTimezone(name)
     try:

@@ -162,6 +162,23 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     )
 
 
+async def pause(conn: Conn, cron_id: CronId, reason: str, *, scope: Scope) -> Cron:
+    """Switch a cron off, and keep why. Must be in a transaction. Raises: CronNotFound."""
+    cron = await crons.lock(conn, cron_id, scope=scope)
+    if cron is None:
+        raise CronNotFound(cron_id)
+    await crons.pause(conn, cron, reason)
+    return await crons.get(conn, cron_id, scope=scope) or cron
+
+
+async def resume(conn: Conn, cron_id: CronId, *, scope: Scope) -> Cron:
+    """Switch a cron on. It goes on from now: a slot that went by meanwhile never fires. Must be in a transaction.
+
+    Raises: CronNotFound, InvalidSchedule.
+    """
+    return await update(conn, cron_id, CronChange(enabled=True), scope=scope)
+
+
 def unless_ended(following: datetime | None, end_time: datetime | None) -> datetime | None:
     """Give the date, unless it is later than the cron's end."""
     return None if following is not None and end_time is not None and following > end_time else following

@@ -73,14 +73,15 @@ def prepare(cron: Cron, assistant: Assistant | str) -> Prepared:
         planned = _planned(cron, slot, 1) if slot else None
         if planned is None or not planned.slots:
             return prepared
-        return replace(prepared, foreseen=_Foreseen(_fire_of(prepared, planned.slots[0]), planned.following))
+        return replace(prepared, foreseen=_Foreseen(fire_of(prepared, planned.slots[0]), planned.following))
     except Exception:  # noqa: BLE001 - a wall: a bad row is found out when it is due, and keeps no other from being read
         return prepared
 
 
-def decide(due: list[Prepared], now: datetime) -> Decided:
+def decide(due: list[Prepared], now: datetime, *, hold: str | None = None) -> Decided:
     """Decide the slots of taken crons up to now; a long downtime of many of them is cut into several transactions.
 
+    While all crons are held, for the reason `hold`, their slots are skipped.
     A cron that cannot be fired is given up with its last due slot; all of them are on record as failed.
     """
     decided = Decided([], {}, [])
@@ -97,7 +98,7 @@ def decide(due: list[Prepared], now: datetime) -> Decided:
             trouble = trouble or f"its schedule is invalid: {unfit}"
             planned = Plan([Slot(cron.next_run_date, fires=False)] if cron.next_run_date else [], None)
         if trouble is None:
-            decided.rows.extend(_fire_of(each, slot) for slot in planned.slots)
+            decided.rows.extend(fire_of(each, slot) for slot in planned.slots)
         else:
             decided.rows.extend(
                 fires.NewFire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots
@@ -106,7 +107,17 @@ def decide(due: list[Prepared], now: datetime) -> Decided:
             decided.following[cron.cron_id] = planned.following
         else:
             decided.given_up.append((cron, trouble))
+    if hold is not None:
+        decided.rows[:] = [_held(row, hold) for row in decided.rows]
     return decided
+
+
+def _held(row: fires.NewFire, hold: str) -> fires.NewFire:
+    if row.run is None:
+        return row
+    return fires.NewFire(
+        row.cron, row.slot, "skipped", reason=f"all crons are paused: {hold}", trigger=row.trigger
+    )
 
 
 def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
@@ -126,7 +137,8 @@ def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
     )
 
 
-def _fire_of(each: Prepared, slot: Slot) -> fires.NewFire:
+def fire_of(each: Prepared, slot: Slot) -> fires.NewFire:
+    """Give the row of a slot and, when it fires, its run."""
     if not slot.fires or each.assistant is None or each.payload is None:
         return fires.NewFire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
     cron, assistant, payload = each.cron, each.assistant, each.payload

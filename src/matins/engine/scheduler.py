@@ -192,7 +192,9 @@ class Scheduler:
             taken = await fires.take(conn, [each.cron for each in due])
             if taken.now is None:
                 return taken, [], []
-            decided = decide([each for each in due if each.cron.cron_id in taken.cron_ids], taken.now)
+            decided = decide(
+                [each for each in due if each.cron.cron_id in taken.cron_ids], taken.now, hold=taken.hold
+            )
             for cron, reason in decided.given_up:
                 await crons.pause(conn, cron, reason)
             written = await fires.record(conn, decided.rows)

@@ -149,3 +149,29 @@ async def due(conn: Conn, *, until: datetime, limit: int, after: datetime | None
 async def of_other_zones(conn: Conn, tzdata: str) -> list[Cron]:
     """Give some crons in a time zone whose next date was computed with other rules than `tzdata`, the earliest."""
     return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["stale_zones"].text, tzdata)]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """All crons of the server are held: why, and since when."""
+
+    reason: str
+    since: datetime
+
+
+async def hold(conn: Conn, reason: str) -> Hold:
+    """Hold all crons of the server, each one's own state kept."""
+    row = await conn.fetchrow(sql.load("crons")["hold_crons"].text, reason)
+    assert row is not None  # noqa: S101 - an INSERT that returns has a row or raises
+    return Hold(row["reason"], row["since"])
+
+
+async def let_go(conn: Conn) -> None:
+    """Let the crons of the server fire again."""
+    await conn.execute(sql.load("crons")["let_crons_go"].text)
+
+
+async def get_hold(conn: Conn) -> Hold | None:
+    """Give why all crons of the server are held, or None when they are not."""
+    row = await conn.fetchrow(sql.load("crons")["get_hold"].text)
+    return Hold(row["reason"], row["since"]) if row else None

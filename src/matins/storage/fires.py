@@ -37,10 +37,14 @@ class NewFire:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Crons whose rows and whose threads' rows are held, and the database's time after that."""
+    """Crons whose rows and whose threads' rows are locked, and the database's time after that.
+
+    `hold`: why all crons of the server are held, if they are.
+    """
 
     cron_ids: frozenset[CronId]
     now: datetime | None
+    hold: str | None = None
 
 
 async def take(conn: Conn, planned: list[Cron]) -> Taken:
@@ -58,7 +62,11 @@ async def take(conn: Conn, planned: list[Cron]) -> Taken:
     held = await conn.fetch(sql.load("fires")["take_threads"].text, list(wanted)) if wanted else []
     free = {row["thread_id"] for row in held} | {None}
     taken = [row for row in found if row["thread_id"] in free]
-    return Taken(frozenset(row["cron_id"] for row in taken), max((row["now"] for row in taken), default=None))
+    return Taken(
+        frozenset(row["cron_id"] for row in taken),
+        max((row["now"] for row in taken), default=None),
+        taken[0]["hold"] if taken else None,
+    )
 
 
 async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
@@ -177,6 +185,12 @@ async def list_(conn: Conn, wanted: Filter, *, scope: Scope, limit: int, offset:
     """Give one page of a cron's fires, the newest slot first. The cron may be gone."""
     found = await conn.fetch(sql.load("fires")["list_fires"].text, *_wanted(wanted, scope), limit, offset)
     return [_fire(row) for row in found]
+
+
+async def get_of_run(conn: Conn, run_id: RunId) -> Fire | None:
+    """Give the fire that started the run, if one did."""
+    row = await conn.fetchrow(sql.load("fires")["get_fire_of_run"].text, run_id)
+    return _fire(row) if row else None
 
 
 async def count(conn: Conn, wanted: Filter, *, scope: Scope, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from matins.api.wire.json import Config, Json, Limit, Offset, Order, compact, in
 from matins.api.wire.runs import Durability, Mode, Nodes, Webhook
 from matins.domain.crons import Cron as Stored
 from matins.domain.fires import Figures
+from matins.domain.previews import MOST, Occurrence, in_words
+from matins.storage.crons import Hold as Held
 
 Named: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -149,3 +152,64 @@ class CronSearch(CronCount, kw_only=True):
             "enabled",
         ]
     ] = []
+
+
+Reason: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
+
+
+class CronPause(msgspec.Struct, kw_only=True):
+    """Why a cron, or all of them, are paused: shown as `paused_reason`, or with each slot that is skipped."""
+
+    reason: Reason = "paused by a client"
+
+
+class CronHold(msgspec.Struct, kw_only=True):
+    """Whether all crons of the server are paused, why, and since when. Each one's own state is kept."""
+
+    paused: bool
+    reason: str | None = None
+    since: str | None = None
+
+
+def held(stored: Held | None) -> CronHold:
+    """Give what holds all crons as clients see it."""
+    if stored is None:
+        return CronHold(paused=False)
+    return CronHold(paused=True, reason=stored.reason, since=instant(stored.since))
+
+
+class CronPreview(msgspec.Struct, kw_only=True):
+    """What to preview: a schedule with its time zone, or a cron that is there. `after`: an ISO 8601 time, or now."""
+
+    schedule: Named | msgspec.UnsetType = msgspec.UNSET
+    timezone: Named | msgspec.UnsetType = msgspec.UNSET
+    cron_id: UUID | msgspec.UnsetType = msgspec.UNSET
+    after: str | msgspec.UnsetType = msgspec.UNSET
+    count: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 10
+
+
+class Date(msgspec.Struct, kw_only=True):
+    """A date to come: in UTC, in the schedule's own time zone, and what the clock does there, if it does anything."""
+
+    at: str
+    local: str
+    note: str | None
+
+
+class Dates(msgspec.Struct, kw_only=True):
+    """The dates to come of a schedule, and the schedule in words, if there are words for it."""
+
+    schedule: str
+    timezone: str
+    description: str | None
+    dates: list[Date]
+
+
+def dates(schedule: str, timezone: str, found: Sequence[Occurrence]) -> Dates:
+    """Give a preview as clients see it."""
+    return Dates(
+        schedule=schedule,
+        timezone=timezone,
+        description=in_words(schedule),
+        dates=[Date(at=each.at.isoformat(), local=each.local.isoformat(), note=each.note) for each in found],
+    )

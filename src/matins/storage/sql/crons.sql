@@ -67,6 +67,18 @@ UPDATE matins.cron
 SET enabled = false, paused_reason = $2, revision = revision + 1, updated_at = matins.now()
 WHERE assistant_id = $1 AND enabled;
 
+-- name: hold_crons :one
+-- $1 reason. Those that are held already are from then on, for this reason.
+INSERT INTO matins.cron_hold (reason) VALUES ($1)
+ON CONFLICT (only_one) DO UPDATE SET reason = excluded.reason
+RETURNING reason, since;
+
+-- name: let_crons_go :exec
+DELETE FROM matins.cron_hold;
+
+-- name: get_hold :one
+SELECT reason, since FROM matins.cron_hold;
+
 -- name: due_crons :many
 -- $1 later than this or null, $2 until, $3 limit. No lock, no write: a look. The times are parameters, and not
 -- matins.now(), so that the index bounds them.

@@ -1,7 +1,7 @@
 -- name: take_crons :many
 -- $1 cron_ids, $2 expected next_run_dates, $3 expected revisions. Those still as expected, locked; what another node
--- holds is skipped: it is being fired.
-SELECT c.cron_id, c.thread_id, matins.now() AS now
+-- holds is skipped: it is being fired. `hold`: why all crons of the server are held, if they are.
+SELECT c.cron_id, c.thread_id, matins.now() AS now, (SELECT reason FROM matins.cron_hold) AS hold
 FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS planned (cron_id, expected, revision)
 JOIN matins.cron AS c ON c.cron_id = planned.cron_id
 WHERE c.enabled AND c.next_run_date = planned.expected AND c.revision = planned.revision
@@ -129,3 +129,7 @@ DELETE FROM matins.cron_fire WHERE (cron_id, scheduled_for) IN (
     ORDER BY recorded_at LIMIT $2
 )
 RETURNING cron_id;
+
+-- name: get_fire_of_run :one
+-- $1 run_id
+SELECT * FROM matins.cron_fire WHERE run_id = $1;
