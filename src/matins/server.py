@@ -3,7 +3,8 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> wakes -> lease -> workers -> lanes -> watch -> private http -> reaper -> claimer -> scheduler -> sweeper
+    pool -> wakes -> lease -> workers -> lanes -> watch -> private http -> reaper -> claimer -> scheduler -> catching up
+    -> sweeper
          -> courier -> http
 """
 
@@ -37,6 +38,7 @@ from matins.api.serving import Http
 from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
+from matins.engine.catching_up import CatchingUp
 from matins.engine.lease import Lease
 from matins.engine.priorities import Priorities
 from matins.engine.queue.claimer import Claimer
@@ -200,7 +202,6 @@ async def serve(
             retention_s=settings.stream_ttl_s,
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wakes.claims)
-        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wakes.tell_queue)
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=node_id, holds=lanes.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=lanes.holds)
         sweeper = Sweeper(pool=pool, lease=lease, config=manifest.sweeping)
@@ -222,6 +223,17 @@ async def serve(
             wakes=wakes,
             webhooks=guard,
             priorities=priorities,
+        )
+        scheduler = Scheduler(
+            pool=pool,
+            graphs=workers,
+            lease=lease,
+            wake=due,
+            on_fired=wakes.tell_slots,
+            on_displaced=lambda each, found: runs.make_way(each.thread_id, each.run_id, each.reason, found),
+        )
+        catching_up = CatchingUp(
+            pool=pool, graphs=workers, lease=lease, wake=wakes.slots, on_fired=wakes.tell_queue
         )
         parts = Parts(
             priorities=priorities,
@@ -247,7 +259,7 @@ async def serve(
             await stack.enter_async_context(running(custom.lifespan))
         for part in (
             *(wakes, lease, workers, lanes, watch, private),
-            *(reaper, claimer, scheduler, sweeper, courier),
+            *(reaper, claimer, scheduler, catching_up, sweeper, courier),
         ):
             await stack.enter_async_context(running(part))
         if settings.reloads:

@@ -34,6 +34,7 @@ def test_a_cron_on_a_thread_has_the_keys_of_the_contract(api: httpx.Client, thre
         "enabled",
         "created_at",
         "updated_at",
+        "policy",
     ]
     assert cron["payload"] == {
         **body,

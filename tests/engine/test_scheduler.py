@@ -15,6 +15,7 @@ from matins.domain.crons import Cron
 from matins.domain.errors import AssistantNotFound, Unavailable
 from matins.domain.ids import AssistantId, CronId, ThreadId, system_assistant_id, uuid7
 from matins.engine import assistants, crons
+from matins.engine.catching_up import AT_ONCE
 from matins.engine.crons import TZDATA, CronChange
 from matins.engine.firing import SLOTS_AT_ONCE
 from matins.engine.streams.wake import Wake
@@ -178,23 +179,108 @@ async def test_a_fire_whose_commit_was_not_answered_is_not_fired_again(moving: P
     assert [run["scheduled_for"] for run in runs] == found
 
 
-async def test_after_a_downtime_each_slot_is_on_record_and_the_newest_missed_one_fires_once(
-    moving: Pool,
+async def end_runs(pool: Pool) -> None:
+    """End the runs that wait, as if they had been carried out."""
+    async with pool.connection() as conn:
+        await conn.execute(
+            "UPDATE matins.run SET status = 'success', ended_at = matins.now() WHERE status = 'pending'"
+        )
+
+
+@pytest.mark.parametrize(("misfire", "n_runs"), [("skip", 0), ("run_once", 1), ("run_all", 3)])
+async def test_after_a_downtime_each_slot_is_on_record_and_runs_as_its_policy_says(
+    moving: Pool, misfire: str, n_runs: int
 ) -> None:
-    cron = await create_cron(moving, "@every 1h")
+    cron = await create_cron(moving, "@every 1h", policy={"misfire": misfire})
     assert cron.next_run_date is not None
-    await move_clock(moving, hours=5, minutes=30)
+    await move_clock(moving, hours=3, minutes=30)
     async with scheduling(moving) as due:
-        await until(at_least(moving, cron, 5))
+        await until(at_least(moving, cron, 3))
+        started: list[Any] = []
+        for number in range(1, n_runs + 1):  # one after the other: nobody else carries them out
+            await until(is_caught_up(moving, cron, number))
+            started = [fire for fire in await fires(moving, cron) if fire["run_id"]]
+            assert len(started) == number
+            await end_runs(moving)
         await has_looked(moving, due)
     found = await fires(moving, cron)
-    assert [fire["outcome"] for fire in found] == ["missed"] * 4 + ["fired"]
-    assert found[-1]["trigger"] == "catch_up"
-    assert all(fire["reason"] for fire in found[:-1])
     assert [fire["scheduled_for"] for fire in found] == [
-        cron.next_run_date + n * timedelta(hours=1) for n in range(5)
+        cron.next_run_date + n * timedelta(hours=1) for n in range(3)
     ]
-    assert await value(moving, "SELECT count(*) FROM matins.run WHERE cron_id = $1", cron.cron_id) == 1
+    assert [fire["outcome"] for fire in found] == ["missed"] * (3 - n_runs) + ["fired"] * n_runs
+    assert {fire["trigger"] for fire in found[3 - n_runs :]} <= {"catch_up"}
+    assert all(fire["reason"] for fire in found if fire["outcome"] == "missed")
+    counted = "SELECT count(*) FROM matins.run WHERE cron_id = $1"
+    assert await value(moving, counted, cron.cron_id) == n_runs
+
+
+def is_caught_up(pool: Pool, cron: Cron, number: int) -> Callable[[], Any]:
+    async def started() -> bool:
+        return sum(fire["run_id"] is not None for fire in await fires(pool, cron)) >= number
+
+    return started
+
+
+async def test_what_is_older_than_the_grace_is_not_caught_up(moving: Pool) -> None:
+    cron = await create_cron(moving, "@every 1h", policy={"misfire": "run_all", "grace_seconds": 5000})
+    await move_clock(moving, hours=3, minutes=30)
+    async with scheduling(moving) as due:
+        await until(is_caught_up(moving, cron, 1))
+        await has_looked(moving, due)
+    assert [fire["outcome"] for fire in await fires(moving, cron)] == ["missed", "missed", "fired"]
+
+
+async def test_many_crons_are_caught_up_a_few_at_a_time_and_what_is_due_now_does_not_wait(
+    moving: Pool,
+) -> None:
+    crons_ = [await create_cron(moving, "@every 1h") for _ in range(4 * AT_ONCE)]
+    await move_clock(moving, hours=1, minutes=30)
+    in_flight = "SELECT count(*) FROM matins.cron_fire WHERE trigger = 'catch_up' AND status = 'pending'"
+    waiting = "SELECT count(*) FROM matins.cron_fire WHERE outcome = 'waiting'"
+    async with scheduling(moving) as due:
+        for number in range(1, 5):
+            await until(lambda: _is(moving, in_flight, AT_ONCE))
+            await has_looked(moving, due)
+            assert await value(moving, in_flight) == AT_ONCE
+            assert await value(moving, waiting) == len(crons_) - number * AT_ONCE
+            await end_runs(moving)
+        await has_looked(moving, due)
+    assert await value(moving, waiting) == await value(moving, in_flight) == 0
+
+
+async def _is(pool: Pool, query: str, number: int) -> bool:
+    return bool(await value(pool, query) == number)
+
+
+@pytest.mark.parametrize("how", ["paused", "deleted", "without its assistant"])
+async def test_a_slot_that_waits_runs_no_more_when_its_cron_is_off(moving: Pool, how: str) -> None:
+    first = await create_cron(moving, "@every 1h", policy={"misfire": "run_all"})
+    await move_clock(moving, hours=3, minutes=30)
+    async with scheduling(moving) as due:
+        await until(is_caught_up(moving, first, 1))
+        if how == "deleted":
+            await moving.run(lambda conn: stored.delete(conn, first.cron_id, scope=EVERYONE))
+        elif how == "paused":
+            await moving.run(lambda conn: crons.pause(conn, first.cron_id, "enough", scope=EVERYONE))
+        else:
+            async with moving.connection() as conn:
+                await conn.execute(
+                    "UPDATE matins.cron SET assistant_id = gen_random_uuid() WHERE cron_id = $1",
+                    first.cron_id,
+                )
+        await end_runs(moving)
+        await has_looked(moving, due)
+        await until(lambda: _is(moving, "SELECT count(*) FROM matins.cron_fire WHERE outcome = 'waiting'", 0))
+    outcomes = [(fire["outcome"], fire["reason"]) for fire in await fires(moving, first)]
+    expected = {
+        "paused": ("skipped", "its cron was paused before it could be caught up"),
+        "deleted": ("skipped", "its cron was deleted before it could be caught up"),
+    }.get(how)
+    assert outcomes[0] == ("fired", None)
+    if expected:
+        assert outcomes[1:] == [expected] * 2
+    else:
+        assert {outcome for outcome, _ in outcomes[1:]} == {"failed"}
 
 
 @pytest.mark.timeout(300)
@@ -405,6 +491,9 @@ async def test_a_row_that_makes_no_sense_is_paused_and_the_others_fire(
 
 
 async def assert_paused(pool: Pool, bad: Cron, good: Cron, reason: str) -> None:
+    async def is_off() -> bool:
+        return not (await get(pool, bad)).enabled
+
     async with scheduling(pool) as due:
         await pass_time(pool, due, minutes=1)
         await until(at_least(pool, good, 1))
@@ -412,6 +501,7 @@ async def assert_paused(pool: Pool, bad: Cron, good: Cron, reason: str) -> None:
             assert (await get(pool, bad)).enabled
             await pass_time(pool, due, seconds=31)
         await until(at_least(pool, bad, 1))
+        await until(is_off)
     paused = await get(pool, bad)
     assert not paused.enabled
     assert reason in (paused.paused_reason or "")
@@ -465,7 +555,7 @@ async def test_a_cron_that_rejects_is_skipped_on_record_while_its_thread_is_busy
     found = await fires(moving, cron)
     assert [(fire["outcome"], fire["reason"]) for fire in found] == [
         ("fired", None),
-        ("skipped", "its thread was busy"),
+        ("skipped", "its previous run was still under way"),
     ]
     assert await value(moving, "SELECT count(*) FROM matins.run WHERE thread_id = $1", thread) == 1
 

@@ -191,6 +191,7 @@ async def came_to_rest(site: Site, connection: asyncpg.Connection[Any]) -> tuple
 async def report(connection: asyncpg.Connection[Any], site: Site) -> None:
     fires = await connection.fetchrow(
         "SELECT count(*) AS n, count(*) FILTER (WHERE outcome = 'missed') AS missed,"
+        " count(*) FILTER (WHERE outcome = 'skipped') AS skipped,"
         " percentile_disc(ARRAY[0.5, 0.99, 1]) WITHIN GROUP (ORDER BY recorded_at - scheduled_for) AS late"
         " FROM matins.cron_fire"
     )
@@ -198,7 +199,8 @@ async def report(connection: asyncpg.Connection[Any], site: Site) -> None:
     charged = await connection.fetchval("SELECT count(*) FROM matins.run WHERE crashes > 0")
     late = ", ".join(f"{each.total_seconds():.3f}" for each in fires["late"])
     print(
-        f"{len(site.load.claims.runs)} runs acknowledged, {fires['n']} slots of crons, {fires['missed']} missed;"
+        f"{len(site.load.claims.runs)} runs acknowledged, {fires['n']} slots of crons, {fires['missed']} missed,"
+        f" {fires['skipped']} skipped;"
         f" lateness p50, p99, max {late} s; {charged} kept runs charged; refusals {dict(site.load.refusals)}"
     )
 

@@ -61,7 +61,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Fire:
-    """A row of `cron_fire`."""
+    """A row of `cron_fire`; `ended`: when its run did."""
 
     cron_id: str
     slot: datetime
@@ -69,6 +69,7 @@ class Fire:
     outcome: str = "fired"
     trigger: str = "schedule"
     run_id: str | None = None
+    ended: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class Found:
             threads = await connection.fetch("SELECT thread_id::text, status FROM matins.thread")
             crons = await connection.fetch("SELECT cron_id::text FROM matins.cron")
             fires = await connection.fetch(
-                "SELECT cron_id::text, scheduled_for, recorded_at, outcome, trigger, run_id::text"
+                "SELECT cron_id::text, scheduled_for, recorded_at, outcome, trigger, run_id::text, ended_at"
                 " FROM matins.cron_fire"
             )
         return cls(
@@ -145,7 +146,8 @@ def _of_crons(claims: Claims, found: Found) -> list[str]:
     rows = {run.run_id: run for run in found.runs}
     for fire in found.fires:
         broken += [
-            f"cron {fire.cron_id}, slot {fire.slot}: {wrong}" for wrong in _of_fire(fire, claims, rows)
+            f"cron {fire.cron_id}, slot {fire.slot}: {wrong}"
+            for wrong in _of_fire(fire, claims, rows, by_cron[fire.cron_id])
         ]
     by_slot = Counter((run.cron_id, run.slot) for run in found.runs if run.cron_id)
     broken += [f"cron {cron}, slot {slot}: {n} runs" for (cron, slot), n in by_slot.items() if n > 1]
@@ -155,12 +157,14 @@ def _of_crons(claims: Claims, found: Found) -> list[str]:
     return broken
 
 
-def _of_fire(fire: Fire, claims: Claims, rows: dict[str, Run]) -> list[str]:
+def _of_fire(fire: Fire, claims: Claims, rows: dict[str, Run], siblings: list[Fire]) -> list[str]:
     late = fire.recorded - fire.slot
     broken = []
     if fire.outcome == "missed" and late <= LATE:
         broken.append(f"missed, only {late} late")
-    if fire.outcome not in ("fired", "missed"):
+    if fire.outcome == "skipped" and not any(_was_in_flight(each, fire) for each in siblings):
+        broken.append("skipped, and no run of its cron was in flight")
+    if fire.outcome not in ("fired", "missed", "skipped"):
         broken.append(fire.outcome)
     if fire.outcome == "fired":
         if late > LATE and fire.trigger != "catch_up":
@@ -171,3 +175,9 @@ def _of_fire(fire: Fire, claims: Claims, rows: dict[str, Run]) -> list[str]:
         if fire.run_id not in claims.finished:
             broken.append(f"its run {fire.run_id} never came to its end")
     return broken
+
+
+def _was_in_flight(other: Fire, fire: Fire) -> bool:
+    """Whether the run of an older slot had not ended when this one was recorded."""
+    is_older = other.slot < fire.slot and other.run_id is not None
+    return is_older and (other.ended is None or other.ended > fire.recorded)

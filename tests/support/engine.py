@@ -20,6 +20,7 @@ from matins.domain.crons import Cron
 from matins.domain.ids import NodeId, RunId, ThreadId, uuid7
 from matins.domain.runs import Run
 from matins.engine import assistants, crons
+from matins.engine.catching_up import CatchingUp
 from matins.engine.lease import Lease
 from matins.engine.priorities import Priorities
 from matins.engine.queue.claimer import Claimer
@@ -200,7 +201,6 @@ async def node(
             retention_s=3600,
         )
         claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wakes.claims)
-        scheduler = Scheduler(pool=pool, graphs=workers, lease=lease, wake=due, on_fired=wakes.tell_queue)
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=lease.node_id, holds=carried.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=carried.holds)
         runs = Runs(
@@ -214,9 +214,20 @@ async def node(
             webhooks=Guard(Webhooks(allows_loopback=True)),
             priorities=Priorities(pool=pool, workers=workers),
         )
+        scheduler = Scheduler(
+            pool=pool,
+            graphs=workers,
+            lease=lease,
+            wake=due,
+            on_fired=wakes.tell_slots,
+            on_displaced=lambda each, found: runs.make_way(each.thread_id, each.run_id, each.reason, found),
+        )
+        catching_up = CatchingUp(
+            pool=pool, graphs=workers, lease=lease, wake=wakes.slots, on_fired=wakes.tell_queue
+        )
         if hears:
             await stack.enter_async_context(running(wakes))
-        for part in (lease, workers, carried, watch, reaper, claimer, scheduler):
+        for part in (lease, workers, carried, watch, reaper, claimer, scheduler, catching_up):
             await stack.enter_async_context(running(part))
         yield Node(
             pool, hub, lease, workers, carried, claimer, following, runs, scheduler, wakes, watch, due, dsn
@@ -243,16 +254,24 @@ class Twice(Pool):
 
 @asynccontextmanager
 async def scheduling(pool: Pool, *, on_fired: Callable[[], None] = lambda: None) -> AsyncIterator[Wake]:
-    """Run a scheduler alone; gives what wakes it."""
-    due = Wake()
+    """Run a scheduler, and what catches up, alone; gives what wakes the scheduler."""
+    due, slots = Wake(), Wake()
+    lease: Any = HeldLease()
+
+    def fired() -> None:
+        slots()
+        on_fired()
+
     scheduler = Scheduler(
         pool=pool,
         graphs=Graphs(),
-        lease=HeldLease(),  # type: ignore[arg-type]
+        lease=lease,
         wake=due,
-        on_fired=on_fired,
+        on_fired=fired,
+        on_displaced=lambda *_: None,
     )
-    async with running(scheduler):
+    catching_up = CatchingUp(pool=pool, graphs=Graphs(), lease=lease, wake=slots, on_fired=on_fired)
+    async with running(scheduler), running(catching_up):
         yield due
 
 

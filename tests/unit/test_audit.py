@@ -84,6 +84,21 @@ def test_a_broken_promise_is_found(breaks: Callable[[Claims, Found], object], sa
     assert any(said in line for line in violations(claims, found))
 
 
+@pytest.mark.parametrize(("ended", "is_kept"), [(None, True), (1.5, True), (-0.5, False)])
+def test_a_slot_may_be_skipped_while_a_run_of_its_cron_is_in_flight(
+    ended: float | None, is_kept: bool
+) -> None:
+    claims, found = facts()
+    found.fires[0] = replace(found.fires[0], ended=None if ended is None else late(ended))
+    found.fires[2] = replace(found.fires[2], ended=late(60))
+    fire(found, outcome="skipped", run_id=None)
+    found.runs.pop(2)
+    claims.of_crons.discard("fired1")
+    broken = violations(claims, found)
+    assert (broken == []) is is_kept
+    assert is_kept or any("in flight" in line for line in broken)
+
+
 def test_a_late_slot_may_be_missed_or_caught_up() -> None:
     claims, found = facts()
     fire(found, outcome="missed", recorded=late(31), run_id=None)

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matins.domain.crons import GRACE, LATE, Plan, Slot, plan
+from matins.domain.crons import LATE, Plan, Slot, plan
+from matins.domain.policies import Policy
 from matins.domain.schedules import next_after
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ONCE = Policy()
+GRACE = timedelta(seconds=ONCE.grace_seconds)
 SECOND, MINUTE, HOUR, DAY = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
 
 
 def planned(
-    every: timedelta, first: datetime, now: datetime, *, end: datetime | None = None, limit: int = 10_000
+    every: timedelta,
+    first: datetime,
+    now: datetime,
+    *,
+    end: datetime | None = None,
+    limit: int = 10_000,
+    policy: Policy = ONCE,
 ) -> Plan:
-    return plan(first, now=now, end_time=end, after=lambda slot: slot + every, limit=limit)
+    return plan(first, now=now, end_time=end, after=lambda slot: slot + every, limit=limit, policy=policy)
 
 
 def test_a_slot_on_time_fires_and_the_next_one_follows() -> None:
@@ -50,6 +60,18 @@ def test_after_a_downtime_only_the_newest_missed_slot_fires() -> None:
     found = planned(HOUR, NOON, NOON + 3 * HOUR + MINUTE).slots
     assert [slot.fires for slot in found] == [False, False, False, True]
     assert found[-1] == Slot(NOON + 3 * HOUR, fires=True, trigger="catch_up")
+
+
+@pytest.mark.parametrize(
+    ("misfire", "fire"),
+    [("skip", [False] * 4), ("run_once", [False, False, False, True]), ("run_all", [True] * 4)],
+)
+def test_what_was_missed_is_caught_up_as_the_policy_says(misfire: Any, fire: list[bool]) -> None:
+    found = planned(HOUR, NOON, NOON + 3 * HOUR + MINUTE, policy=Policy(misfire=misfire)).slots
+    assert [slot.fires for slot in found] == fire
+    young = Policy(misfire=misfire, grace_seconds=3700)
+    found = planned(HOUR, NOON, NOON + 3 * HOUR + MINUTE, policy=young).slots
+    assert [slot.fires for slot in found] == [False, False, *fire[2:]]
 
 
 def test_a_missed_slot_does_not_fire_when_a_newer_one_does() -> None:
@@ -98,6 +120,11 @@ def test_a_limit_leaves_the_rest_due() -> None:
     unit=st.sampled_from([SECOND, MINUTE, HOUR]),
     end=st.none() | st.integers(0, 300),
     limits=st.lists(st.integers(1, 50), min_size=1, max_size=10),
+    policy=st.builds(
+        Policy,
+        misfire=st.sampled_from(["skip", "run_once", "run_all"]),
+        grace_seconds=st.sampled_from([0, 60, 86400]),
+    ),
 )
 def test_planning_in_parts_changes_nothing(
     schedule: str,
@@ -107,6 +134,7 @@ def test_planning_in_parts_changes_nothing(
     unit: timedelta,
     end: int | None,
     limits: list[int],
+    policy: Policy,
 ) -> None:
     def after(slot: datetime) -> datetime:
         return next_after(schedule, zone, slot)
@@ -114,12 +142,19 @@ def test_planning_in_parts_changes_nothing(
     first = after(start)
     now = first + min(away * unit, 2000 * (after(first) - first))
     end_time = None if end is None else first + end * unit
-    whole = plan(first, now=now, end_time=end_time, after=after, limit=100_000)
+    whole = plan(first, now=now, end_time=end_time, after=after, limit=100_000, policy=policy)
     parts: list[Slot] = []
     following: datetime | None = first
     turn = 0
     while following is not None and following <= now:
-        part = plan(following, now=now, end_time=end_time, after=after, limit=limits[turn % len(limits)])
+        part = plan(
+            following,
+            now=now,
+            end_time=end_time,
+            after=after,
+            limit=limits[turn % len(limits)],
+            policy=policy,
+        )
         parts += part.slots
         following = part.following
         turn += 1
@@ -129,5 +164,10 @@ def test_planning_in_parts_changes_nothing(
     instants = [slot.at for slot in parts]
     assert instants == sorted(set(instants))
     assert all(at <= now and (end_time is None or at <= end_time) for at in instants)
-    assert sum(slot.trigger == "catch_up" for slot in parts) <= 1
+    caught_up = [slot for slot in parts if slot.trigger == "catch_up"]
+    assert len(caught_up) <= {"skip": 0, "run_once": 1, "run_all": len(parts)}[policy.misfire]
+    grace = timedelta(seconds=policy.grace_seconds)
+    assert all(LATE < now - slot.at <= grace for slot in caught_up)
+    if policy.misfire == "run_all":
+        assert {slot.at for slot in caught_up} == {at for at in instants if LATE < now - at <= grace}
     assert all(slot.fires for slot in parts if now - slot.at <= LATE)

@@ -41,7 +41,16 @@ def test_a_cron_on_a_thread_is_answered_as_a_cron(sdk: Sdk, thread: str) -> None
     cron = sdk("crons.create_for_thread", thread, "echo", schedule=DAILY, input=SAID, metadata={"m": "thr"})
     assert list(cron) == [
         *("cron_id", "assistant_id", "thread_id", "user_id", "end_time", "schedule", "timezone"),
-        *("payload", "next_run_date", "metadata", "on_run_completed", "enabled", "created_at", "updated_at"),
+        *(
+            "payload",
+            "next_run_date",
+            "metadata",
+            "on_run_completed",
+            "enabled",
+            "created_at",
+            "updated_at",
+            "policy",
+        ),
     ]
     assistant_id = str(system_assistant_id("echo"))
     assert (cron["assistant_id"], cron["thread_id"]) == (assistant_id, thread)

@@ -19,7 +19,22 @@ PYTHON = ("py-async", "py-sync")
 EXEMPT = {
     **{("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD) for path in ("/", "/ok", "/ready", "/info")},
     **{("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD) for path in ("/docs", "/openapi.json")},
-    ("GET", "/runs/crons/{cron_id}"): dict.fromkeys(sdks.KINDS, NO_METHOD),
+    **{
+        ("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD)
+        for path in ("/runs/crons/{cron_id}", "/runs/crons/{cron_id}/fires", "/runs/crons/pause")
+    },
+    **{
+        ("POST", path): dict.fromkeys(sdks.KINDS, NO_METHOD)
+        for path in (
+            "/runs/search",
+            "/runs/crons/preview",
+            "/runs/crons/pause",
+            "/runs/crons/resume",
+            "/runs/crons/{cron_id}/trigger",
+            "/runs/crons/{cron_id}/pause",
+            "/runs/crons/{cron_id}/resume",
+        )
+    },
     ("GET", "/threads/{thread_id}/history"): dict.fromkeys(sdks.KINDS, OVER_POST),
     ("GET", "/threads/{thread_id}/storage"): dict.fromkeys(sdks.KINDS, NO_METHOD),
     ("PATCH", "/threads/{thread_id}/state"): dict.fromkeys(PYTHON, NO_METHOD),

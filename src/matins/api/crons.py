@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from matins.api import auth, body, idempotency, pages, query
+from matins.api import auth, body, idempotency, pages, policies, query
 from matins.api.parts import Parts
 from matins.api.wire import crons as wire
 from matins.api.wire import fires as of_fires
@@ -36,6 +36,7 @@ async def create(request: Request, parts: Parts) -> Response:
 async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) -> Response:
     scope = auth.authorize(request)
     sent, once = await idempotency.read(request, Json, scope)
+    policy, sent = policies.given(request, sent)
     asked = body.convert(sent, wire.CronCreate)
     await parts.webhooks.check([asked.webhook or None])
     wanted = engine.CronRequest(
@@ -46,6 +47,7 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
         enabled=asked.enabled is not False,
         on_run_completed=asked.on_run_completed or None,
         metadata=asked.metadata or {},
+        policy=policy,
         payload=sent,
         headers=parts.http.configurable_headers.of(request.scope["headers"]),
     )
@@ -86,7 +88,8 @@ async def update(request: Request, parts: Parts) -> Response:
     """Change a cron."""
     cron_id = query.cron_id(request)
     sent = await body.read(request, Json)
-    if not sent:
+    policy, sent = policies.given(request, sent)
+    if not sent and not policy:
         raise BadRequest("Request body cannot be empty")
     asked = body.convert(sent, wire.CronPatch)
     await parts.webhooks.check([asked.webhook or None])
@@ -99,6 +102,7 @@ async def update(request: Request, parts: Parts) -> Response:
         enabled=None if asked.enabled is msgspec.UNSET else asked.enabled,
         on_run_completed=asked.on_run_completed or None,
         metadata=asked.metadata or None,
+        policy=policy,
         payload=sent,
     )
     cron = await parts.pool.run(lambda conn: engine.update(conn, cron_id, change, scope=scope))

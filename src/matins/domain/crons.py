@@ -14,19 +14,17 @@ from typing import Final
 import msgspec
 
 from matins.domain.ids import AssistantId, CronId, ThreadId
+from matins.domain.policies import Policy
 
 LATE: Final = timedelta(seconds=30)
 """A slot up to this late is late and still fires; later, it is missed."""
-
-GRACE: Final = timedelta(days=1)
-"""After a downtime the newest slot fires once if it is younger than this, though it was missed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cron:
     """A cron as stored. `payload`, `metadata` and `creator` are encoded JSON.
 
-    `priority` is for the threads of its runs, where they have none.
+    `priority` is for the threads of its runs, where they have none. `policy`: what was given of it, as JSON.
     """
 
     cron_id: CronId
@@ -47,6 +45,7 @@ class Cron:
     created_at: datetime
     updated_at: datetime
     priority: int | None = None
+    policy: bytes | None = None
 
 
 class CronPayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +58,7 @@ class CronPayload(msgspec.Struct, frozen=True, kw_only=True):
     webhook: str | None = None
     interrupt_before: str | list[str] | None = None
     interrupt_after: str | list[str] | None = None
-    multitask_strategy: str = "enqueue"
+    multitask_strategy: str | None = None
     stream_mode: str | list[str] = "values"
     stream_subgraphs: bool = False
     stream_resumable: bool = False
@@ -69,7 +68,7 @@ class CronPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A due instant and what becomes of it: `fires`, or missed. `trigger` is `schedule` or `catch_up`."""
+    """A due instant and what becomes of it: `fires`, or missed. `trigger`: `schedule`, or `catch_up` when it is old."""
 
     at: datetime
     fires: bool
@@ -91,13 +90,16 @@ def plan(
     end_time: datetime | None,
     after: Callable[[datetime], datetime],
     limit: int,
+    policy: Policy,
 ) -> Plan:
     """Decide each due slot from `first` on, at most `limit` of them.
 
-    A slot at most LATE late fires. An older one is missed, unless it is the newest due slot of all and younger than
-    GRACE: that one fires as a catch-up. `after` gives the slot that follows an instant; slots later than `end_time`
-    do not exist. When `limit` cuts the list, `following` is still due and the rest is planned with it.
+    A slot at most LATE late fires. An older one is missed, unless the policy's `misfire` has it caught up and it is
+    younger than its grace: each (`run_all`), or the newest due slot of all (`run_once`). `after` gives the slot that
+    follows an instant; slots later than `end_time` do not exist. When `limit` cuts the list, `following` is still due
+    and the rest is planned with it.
     """
+    grace = timedelta(seconds=policy.grace_seconds)
     slots: list[Slot] = []
     at: datetime | None = first if end_time is None or first <= end_time else None
     while at is not None and at <= now and len(slots) < limit:
@@ -106,7 +108,9 @@ def plan(
         is_newest = following is None or following > now
         if now - at <= LATE:
             slots.append(Slot(at, fires=True))
-        elif is_newest and now - at <= GRACE:
+        elif now - at <= grace and (
+            policy.misfire == "run_all" or (policy.misfire == "run_once" and is_newest)
+        ):
             slots.append(Slot(at, fires=True, trigger="catch_up"))
         else:
             slots.append(Slot(at, fires=False))

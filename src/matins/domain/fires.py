@@ -31,6 +31,7 @@ class Outcome(StrEnum):
     MISSED = "missed"
     SKIPPED = "skipped"
     FAILED = "failed"  # its run could not be started
+    WAITING = "waiting"  # to be caught up
 
 
 class Trigger(StrEnum):

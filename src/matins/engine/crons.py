@@ -10,11 +10,13 @@ from typing import Final
 
 import msgspec
 
+from matins.domain import policies
 from matins.domain.access import Scope
 from matins.domain.configs import Json, section
 from matins.domain.crons import Cron, CronPayload
 from matins.domain.errors import CronNotFound, Invalid, NotFound
 from matins.domain.ids import CronId, ThreadId, uuid7
+from matins.domain.policies import Given
 from matins.domain.schedules import next_after
 from matins.engine import assistants
 from matins.storage import crons, threads
@@ -44,6 +46,7 @@ class CronRequest:
     metadata: Mapping[str, object] = field(default_factory=dict)
     payload: Mapping[str, object] = field(default_factory=dict)
     priority: int | None = None
+    policy: Given = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request: what each of its runs gets of them. Kept in the payload, as `configurable_headers`."""
 
@@ -63,6 +66,8 @@ class CronChange:
     enabled: bool | None = None
     on_run_completed: str | None = None
     metadata: Mapping[str, object] | None = None
+    policy: Given = field(default_factory=dict)
+    """The fields to change; null takes one back to its default."""
     payload: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -103,12 +108,13 @@ async def create(
             paused_reason=None,
             next_run_date=unless_ended(first, end_time),
             revision=1,
-            payload=_payload(payload, request.cron_id, thread_id),
+            payload=_payload(payload, request.cron_id),
             metadata=msgspec.json.encode(request.metadata),
             on_run_completed=None if thread_id else request.on_run_completed or "delete",
             created_at=now,
             updated_at=now,
             priority=request.priority,
+            policy=_policy(request.policy, payload, thread_id),
         ),
         tzdata=TZDATA,
     )
@@ -143,6 +149,7 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
     changed = {k: v for k, v in change.payload.items() if k not in ("assistant_id", _HEADERS)}
     metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
+    policy = msgspec.json.decode(cron.policy or b"{}", type=dict[str, object])
     return await crons.update(
         conn,
         replace(
@@ -152,8 +159,9 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
             end_time=end_time,
             enabled=enabled,
             next_run_date=unless_ended(following, end_time),
-            payload=_payload({**payload, **changed}, cron_id, cron.thread_id),
+            payload=_payload({**payload, **changed}, cron_id),
             metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
+            policy=_policy({**policy, **change.policy}, {**payload, **changed}, cron.thread_id),
             on_run_completed=cron.on_run_completed
             if cron.thread_id
             else change.on_run_completed or cron.on_run_completed,
@@ -209,7 +217,7 @@ def _end_time(text: str | None, now: datetime) -> datetime | None:
     return end_time
 
 
-def _payload(body: Mapping[str, object], cron_id: CronId, thread_id: ThreadId | None) -> bytes:
+def _payload(body: Mapping[str, object], cron_id: CronId) -> bytes:
     """Give what is stored of a body: as sent, the assistant resolved, the cron's own id in its configuration.
 
     Raises: Invalid when a run could not be made from it.
@@ -218,14 +226,20 @@ def _payload(body: Mapping[str, object], cron_id: CronId, thread_id: ThreadId | 
     config["configurable"] = {**section(config, "configurable"), "cron_id": str(cron_id)}
     payload = {**body, "config": config}
     try:
-        read = msgspec.convert(payload, CronPayload)
+        msgspec.convert(payload, CronPayload)
     except msgspec.ValidationError as unfit:
         raise Invalid(str(unfit)) from None
-    # Without a thread each run has one of its own, and no strategy matters.
-    if thread_id is not None and read.multitask_strategy in ("interrupt", "rollback"):
-        message = (
-            f"multitask_strategy '{read.multitask_strategy}' is not supported yet for a cron on a thread: it could "
-            "stop what a person has asked for. Use 'enqueue' or 'reject'"
-        )
-        raise Invalid(message)
     return msgspec.json.encode(payload)
+
+
+def _policy(given: Given, payload: Mapping[str, object], thread_id: ThreadId | None) -> bytes | None:
+    """Give what is stored of a policy: the fields that were given.
+
+    Raises: Invalid when it is none, or does not fit the `multitask_strategy` that was given.
+    """
+    kept = {name: value for name, value in given.items() if value is not None}
+    policy, strategy = policies.read(kept), payload.get("multitask_strategy")
+    policies.overlap_of(
+        policy, strategy=strategy if isinstance(strategy, str) else None, has_thread=thread_id is not None
+    )
+    return msgspec.json.encode(kept) if kept else None

@@ -11,19 +11,16 @@ from matins.storage.pool import Conn
 
 
 class Displaced:
-    """The runs that made way for a new one: those that have ended, and those that are told to stop."""
+    """The runs that made way for a new one, as they were found: what was running is told to stop, the rest ended."""
 
     def __init__(self) -> None:
-        self.ended: list[RunId] = []
-        self.stopping: list[tuple[RunId, StopReason]] = []
+        self.runs: list[tuple[RunId, StopReason, RunStatus]] = []
 
     async def stop(
         self, conn: Conn, in_flight: Sequence[tuple[RunId, RunStatus]], reason: StopReason
     ) -> list[tuple[RunId, RunStatus]]:
         """Stop these runs and give those that are still in flight. The caller holds the thread's row."""
         for run_id, _ in in_flight:
-            if await stops.stop(conn, run_id, reason) is RunStatus.RUNNING:
-                self.stopping.append((run_id, reason))
-            else:
-                self.ended.append(run_id)
-        return [(run_id, RunStatus.RUNNING) for run_id, _ in self.stopping]
+            found = await stops.stop(conn, run_id, reason) or RunStatus.PENDING
+            self.runs.append((run_id, reason, found))
+        return [(run_id, found) for run_id, _, found in self.runs if found is RunStatus.RUNNING]

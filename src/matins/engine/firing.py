@@ -13,11 +13,14 @@ from typing import Final
 
 import msgspec
 
+from matins.domain import policies
 from matins.domain.assistants import Assistant
 from matins.domain.configs import Json, section
 from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
-from matins.domain.errors import Error
+from matins.domain.errors import Error, Invalid
+from matins.domain.fires import Trigger
 from matins.domain.ids import CronId, RunId, ThreadId, uuid7
+from matins.domain.policies import Overlap, Policy
 from matins.domain.runs import NewRun
 from matins.domain.schedules import next_after
 from matins.engine.requests import RunRequest, kwargs_of, metadata_of
@@ -46,6 +49,8 @@ class Prepared:
     cron: Cron
     assistant: Assistant | None = None
     payload: CronPayload | None = None
+    policy: Policy = policies.DEFAULT
+    overlap: Overlap = "allow"
     foreseen: _Foreseen | None = None
     trouble: str | None = None
 
@@ -67,10 +72,16 @@ def prepare(cron: Cron, assistant: Assistant | str) -> Prepared:
         payload = msgspec.json.decode(cron.payload, type=CronPayload)
     except msgspec.DecodeError as unreadable:
         return Prepared(cron, trouble=f"its payload cannot be read: {unreadable}")
-    prepared = Prepared(cron, assistant, payload)
+    try:
+        policy = policies.read(msgspec.json.decode(cron.policy or b"{}", type=dict[str, object]))
+        has_thread = cron.thread_id is not None
+        overlap = policies.overlap_of(policy, strategy=payload.multitask_strategy, has_thread=has_thread)
+    except (msgspec.DecodeError, Invalid) as unfit:
+        return Prepared(cron, trouble=f"its policy cannot be used: {unfit}")
+    prepared = Prepared(cron, assistant, payload, policy, overlap)
     slot = cron.next_run_date
     try:
-        planned = _planned(cron, slot, 1) if slot else None
+        planned = _planned(prepared, slot, 1) if slot else None
         if planned is None or not planned.slots:
             return prepared
         return replace(prepared, foreseen=_Foreseen(fire_of(prepared, planned.slots[0]), planned.following))
@@ -93,7 +104,7 @@ def decide(due: list[Prepared], now: datetime, *, hold: str | None = None) -> De
             decided.following[cron.cron_id] = each.foreseen.following
             continue
         try:
-            planned = _planned(cron, now, limit)
+            planned = _planned(each, now, limit)
         except Error as unfit:  # the row's schedule is no schedule any more
             trouble = trouble or f"its schedule is invalid: {unfit}"
             planned = Plan([Slot(cron.next_run_date, fires=False)] if cron.next_run_date else [], None)
@@ -120,11 +131,12 @@ def _held(row: fires.NewFire, hold: str) -> fires.NewFire:
     )
 
 
-def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
+def _planned(each: Prepared, now: datetime, limit: int) -> Plan:
     """Decide the cron's slots up to now, at most `limit` of them.
 
     Raises: InvalidSchedule, InvalidTimezone.
     """
+    cron = each.cron
     if cron.next_run_date is None:
         return Plan([], None)
     zone = cron.timezone or "UTC"
@@ -134,19 +146,29 @@ def _planned(cron: Cron, now: datetime, limit: int) -> Plan:
         end_time=cron.end_time,
         after=lambda slot: next_after(cron.schedule, zone, slot),
         limit=limit,
+        policy=each.policy,
     )
 
 
 def fire_of(each: Prepared, slot: Slot) -> fires.NewFire:
-    """Give the row of a slot and, when it fires, its run."""
+    """Give the row of a slot and, when it fires now, its run."""
     if not slot.fires or each.assistant is None or each.payload is None:
         return fires.NewFire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
+    if slot.trigger == Trigger.CATCH_UP:
+        return fires.NewFire(each.cron, slot.at, "waiting", reason="to be caught up", trigger=slot.trigger)
+    return fired(each, slot.at, Trigger(slot.trigger))
+
+
+def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
+    """Give the row of a slot that fires, and its run. The cron was prepared without trouble."""
+    if each.assistant is None or each.payload is None:
+        raise ValueError(each.trouble)
     cron, assistant, payload = each.cron, each.assistant, each.payload
     own: Json = msgspec.json.decode(cron.metadata, type=dict[str, object])
     request = RunRequest(
         assistant_id=str(assistant.assistant_id),
         input=payload.input,
-        metadata={**own, "cron_id": str(cron.cron_id), "scheduled_for": slot.at.isoformat()},
+        metadata={**own, "cron_id": str(cron.cron_id), "scheduled_for": at.isoformat()},
         config=_without_cron(payload.config),
         headers=payload.configurable_headers,
         context=payload.context,
@@ -162,19 +184,19 @@ def fire_of(each: Prepared, slot: Slot) -> fires.NewFire:
     kwargs = kwargs_of(request, assistant, temporary=temporary)
     return fires.NewFire(
         cron,
-        slot.at,
+        at,
         "fired",
-        trigger=slot.trigger,
+        trigger=trigger.value,
         run=NewRun(
             run_id=RunId(uuid7()),
             thread_id=cron.thread_id or ThreadId(uuid7()),
             assistant_id=assistant.assistant_id,
             metadata=msgspec.json.encode(metadata_of(request.metadata, assistant)),
             kwargs=msgspec.json.encode(kwargs),
-            multitask_strategy=payload.multitask_strategy,
+            multitask_strategy=payload.multitask_strategy or "enqueue",
             temporary=temporary,
             cron_id=cron.cron_id,
-            scheduled_for=slot.at,
+            scheduled_for=at,
             creator=cron.creator,
         ),
         whose=msgspec.json.encode(

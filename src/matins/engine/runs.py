@@ -139,11 +139,8 @@ class Runs:
                 self._lanes.start(run, reservation)
             else:
                 reservation.release()
-        for other, reason in displaced.stopping:
-            self._lanes.stop(other, reason)
-            self._wakes.tell_holder(on)
-        for other in displaced.ended:
-            self._give_up(on, other)
+        for other, reason, found in displaced.runs:
+            self.make_way(on, other, reason, found)
         if run.status is RunStatus.PENDING:
             self._wake()
         return run
@@ -348,6 +345,14 @@ class Runs:
 
         if await self._pool.run(work):
             self._lanes.stop(run_id, StopReason.LOST)
+            self._give_up(thread_id, run_id)
+
+    def make_way(self, thread_id: ThreadId, run_id: RunId, reason: StopReason, found: RunStatus) -> None:
+        """Tell those concerned of a run that a committed transaction has stopped, as it was found then."""
+        if found is RunStatus.RUNNING:
+            self._lanes.stop(run_id, reason)
+            self._wakes.tell_holder(thread_id)
+        else:
             self._give_up(thread_id, run_id)
 
     def _give_up(self, thread_id: ThreadId, run_id: RunId) -> None:

@@ -24,14 +24,17 @@ from matins.domain.access import EVERYONE
 from matins.domain.assistants import Assistant
 from matins.domain.crons import LATE, Cron
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
-from matins.domain.ids import AssistantId
+from matins.domain.ids import AssistantId, CronId
+from matins.domain.policies import Overlap
+from matins.domain.runs import RunStatus
 from matins.domain.schedules import is_local, next_after
 from matins.engine import assistants
 from matins.engine.crons import TZDATA, unless_ended
 from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
+from matins.engine.overlaps import Displacing, UnderWay, settle
 from matins.engine.streams.wake import Wake
-from matins.storage import crons, fires
+from matins.storage import crons, fires, stops
 from matins.storage.pool import Conn, Pool
 
 LOOK_SECONDS: Final = 1.0
@@ -76,13 +79,21 @@ class Scheduler:
     """Fires the crons that are due, for as long as it runs."""
 
     def __init__(
-        self, *, pool: Pool, graphs: assistants.Graphs, lease: Lease, wake: Wake, on_fired: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        graphs: assistants.Graphs,
+        lease: Lease,
+        wake: Wake,
+        on_fired: Callable[[], None],
+        on_displaced: Callable[[Displacing, RunStatus], None],
     ) -> None:
         self._pool: Final = pool
         self._graphs: Final = graphs
         self._lease: Final = lease
         self._wake: Final = wake
         self._on_fired: Final = on_fired
+        self._on_displaced: Final = on_displaced
         self._clock: Final = _DatabaseClock()
         self._batch = BATCH
 
@@ -187,6 +198,7 @@ class Scheduler:
 
     async def _fire(self, due: list[Prepared]) -> int:
         """Fire the slots of these crons up to now, by the database's clock; give how many crons were taken."""
+        displaced: list[tuple[Displacing, RunStatus]] = []
 
         async def work(conn: Conn) -> tuple[fires.Taken, list[fires.NewFire], list[tuple[Cron, str]]]:
             taken = await fires.take(conn, [each.cron for each in due])
@@ -197,19 +209,41 @@ class Scheduler:
             )
             for cron, reason in decided.given_up:
                 await crons.pause(conn, cron, reason)
-            written = await fires.record(conn, decided.rows)
+            rows, displacing = await self._without_overlaps(conn, decided.rows, due)
+            displaced.clear()
+            displaced.extend(await _displace(conn, displacing))
+            written = await fires.record(conn, rows)
             await fires.advance(conn, decided.following)
             return taken, written, decided.given_up
 
         taken, rows, given_up = await self._pool.run(work)
         # After the commit: whoever was woken before it would find nothing, and sleep on.
-        if any(row.run for row in rows):
+        if any(row.run or row.outcome == "waiting" for row in rows):
             self._on_fired()
+        for each, status in displaced:
+            self._on_displaced(each, status)
         for row in rows:
             _log(row, taken.now or row.slot)
         for cron, reason in given_up:
             telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron.cron_id), reason=reason)
         return len(taken.cron_ids)
+
+    async def _without_overlaps(
+        self, conn: Conn, rows: list[fires.NewFire], due: list[Prepared]
+    ) -> tuple[list[fires.NewFire], list[Displacing]]:
+        """Give the rows as their crons' policies have them, and the runs to stop."""
+        overlaps: dict[CronId, Overlap] = {each.cron.cron_id: each.overlap for each in due}
+        careful = {
+            row.cron.cron_id: row.cron for row in rows if row.run and overlaps[row.cron.cron_id] != "allow"
+        }
+        if not careful:
+            return rows, []
+        threads = {cron.thread_id for cron in careful.values() if overlaps[cron.cron_id] == "skip"} - {None}
+        under_way = UnderWay(
+            await fires.in_flight(conn, list(careful)),
+            await fires.busy_threads(conn, [each for each in threads if each]) if threads else frozenset(),
+        )
+        return settle(rows, overlaps, under_way)
 
     async def _recompute_zones(self) -> bool:
         """Give crons whose dates were computed with other time zone rules their dates by the present ones.
@@ -228,6 +262,19 @@ class Scheduler:
             return bool(stale)
 
         return await self._pool.run(work)
+
+
+async def _displace(conn: Conn, displacing: list[Displacing]) -> list[tuple[Displacing, RunStatus]]:
+    """Stop runs that make way; one whose thread somebody holds just now is about to end by itself."""
+    if not displacing:
+        return []
+    held = await fires.take_threads(conn, list({each.thread_id for each in displacing}))
+    stopped = [
+        (each, await stops.stop(conn, each.run_id, each.reason))
+        for each in displacing
+        if each.thread_id in held
+    ]
+    return [(each, status) for each, status in stopped if status is not None]
 
 
 def _redated(cron: Cron, now: datetime) -> Cron:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from matins.domain.access import EVERYONE, Scope
-from matins.domain.crons import Slot
+from matins.domain.crons import Cron
 from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound, ThreadBusy
 from matins.domain.fires import Fire, Trigger
 from matins.domain.ids import CronId, RunId
 from matins.engine import assistants
-from matins.engine.firing import fire_of, prepare
+from matins.engine.firing import fired, prepare
 from matins.storage import crons, fires, threads
 from matins.storage.pool import Conn
 
@@ -21,8 +21,8 @@ async def trigger(
     """Start the run `run_id` as the cron would at a slot, and give the fire. Must be in a transaction.
 
     The run is minted before, so that a repeated transaction makes no second one. Its slot is this instant.
-    Raises: CronNotFound; Conflict when it cannot be started, with the reason; ThreadBusy when it rejects and its thread
-    is busy.
+    Raises: CronNotFound; Conflict when it cannot be started, with the reason; ThreadBusy when its policy
+    is to skip what overlaps, and it would.
     """
     already = await fires.get_of_run(conn, run_id)
     if already is not None:
@@ -41,13 +41,19 @@ async def trigger(
     prepared = prepare(replace(cron, next_run_date=None), assistant)
     if prepared.trouble is not None:
         raise Conflict(f"It cannot be started: {prepared.trouble}")
-    fire = fire_of(prepared, Slot(now, fires=True, trigger=Trigger.MANUAL.value))
+    fire = fired(prepared, now, Trigger.MANUAL)
     if fire.run is not None:
         fire = replace(fire, run=replace(fire.run, run_id=run_id))
-    [written] = await fires.record(conn, [fire])
-    if written.run is None:
+    if prepared.overlap == "skip" and await _is_busy(conn, cron):
         raise ThreadBusy
+    await fires.record(conn, [fire])
     made = await fires.get_of_run(conn, run_id)
     if made is None:
         raise CronNotFound(cron_id)
     return made
+
+
+async def _is_busy(conn: Conn, cron: Cron) -> bool:
+    if await fires.in_flight(conn, [cron.cron_id]):
+        return True
+    return cron.thread_id is not None and bool(await fires.busy_threads(conn, [cron.thread_id]))

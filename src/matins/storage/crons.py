@@ -41,6 +41,7 @@ async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron | None:
         cron.metadata,
         cron.on_run_completed,
         cron.priority,
+        cron.policy,
     )
     return rows.cron(row) if row else None
 
@@ -113,6 +114,7 @@ async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
         cron.payload,
         cron.metadata,
         cron.on_run_completed,
+        cron.policy,
     )
     assert row is not None  # noqa: S101 - the caller holds the row
     return rows.cron(row)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from asyncpg import Record
@@ -11,9 +11,9 @@ from asyncpg import Record
 from matins.domain.access import Scope
 from matins.domain.crons import Cron
 from matins.domain.fires import OUTPUT_LENGTH, RECENT, RETENTION, Figures, Fire, Outcome, Trigger
-from matins.domain.ids import CronId, RunId
+from matins.domain.ids import CronId, RunId, ThreadId
 from matins.domain.priorities import priority_in_queue
-from matins.domain.runs import NewRun
+from matins.domain.runs import NewRun, RunStatus
 from matins.storage import sql
 from matins.storage.pool import Conn
 
@@ -78,53 +78,89 @@ async def record(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
     """Write fires and their runs in the transaction that advances the crons; give them as they were written.
 
     A slot that is on record already gets neither a second row nor a run. The run of a cron without a thread gets a
-    fresh one; one that is to be rejected on a busy thread is skipped. The caller has taken the crons.
+    fresh one. The caller has taken the crons.
     """
-    fires = await _without_overlaps(conn, planned)
     inserted = await conn.fetch(
         sql.load("fires")["insert_fires"].text,
-        [fire.cron.cron_id for fire in fires],
-        [fire.slot for fire in fires],
-        [fire.outcome for fire in fires],
-        [fire.reason for fire in fires],
-        [fire.trigger for fire in fires],
-        [fire.run.run_id if fire.run else None for fire in fires],
-        [fire.run.thread_id if fire.run else fire.cron.thread_id for fire in fires],
-        [fire.cron.assistant_id for fire in fires],
-        [fire.cron.owner for fire in fires],
+        [fire.cron.cron_id for fire in planned],
+        [fire.slot for fire in planned],
+        [fire.outcome for fire in planned],
+        [fire.reason for fire in planned],
+        [fire.trigger for fire in planned],
+        [fire.run.run_id if fire.run else None for fire in planned],
+        [fire.run.thread_id if fire.run else fire.cron.thread_id for fire in planned],
+        [fire.cron.assistant_id for fire in planned],
+        [fire.cron.owner for fire in planned],
     )
     new = {(row["cron_id"], row["scheduled_for"]) for row in inserted}
-    written = [fire for fire in fires if (fire.cron.cron_id, fire.slot) in new]
+    written = [fire for fire in planned if (fire.cron.cron_id, fire.slot) in new]
     fired = [(fire, fire.run) for fire in written if fire.run]
     if fired:
         await _insert_runs(conn, fired)
     return written
 
 
-async def _without_overlaps(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
-    """Give the fires, those skipped that may not wait and whose thread is busy, with a run or with each other."""
-    careful = {fire.cron.thread_id for fire in planned if _may_not_wait(fire)}
-    if not careful:
-        return planned
-    busy = {
-        row["thread_id"] for row in await conn.fetch(sql.load("runs")["busy_threads"].text, list(careful))
-    }
-    fires: list[NewFire] = []
-    for fire in planned:
-        if _may_not_wait(fire) and fire.cron.thread_id in busy:
-            fires.append(replace(fire, outcome="skipped", reason="its thread was busy", run=None))
-            continue
-        if fire.run:
-            busy.add(fire.cron.thread_id)
-        fires.append(fire)
-    return fires
-
-
-def _may_not_wait(fire: NewFire) -> bool:
-    """Whether the fire is of a cron on a thread that would rather be skipped than queue."""
-    return (
-        fire.cron.thread_id is not None and fire.run is not None and fire.run.multitask_strategy == "reject"
+async def start(conn: Conn, fire: NewFire) -> None:
+    """Start the run of a slot that waited to be caught up. The caller holds its row, and its cron's and thread's."""
+    assert fire.run is not None  # noqa: S101 - the caller made it
+    await conn.execute(
+        sql.load("fires")["start_fire"].text,
+        fire.cron.cron_id,
+        fire.slot,
+        fire.run.run_id,
+        fire.run.thread_id,
+        fire.run.assistant_id,
     )
+    await _insert_runs(conn, [(fire, fire.run)])
+
+
+async def give_up(conn: Conn, cron_id: CronId, reason: str, *, outcome: Outcome) -> None:
+    """Let no slot of a cron wait any longer."""
+    await conn.execute(sql.load("fires")["give_up_fires"].text, cron_id, outcome.value, reason)
+
+
+async def waiting(conn: Conn, *, at_once: int) -> list[tuple[CronId, datetime]]:
+    """Give slots that may be caught up now: of each cron the oldest, as many as `at_once` leaves room for.
+
+    A cron of which one is being caught up has none.
+    """
+    found = await conn.fetch(sql.load("fires")["list_waiting"].text, at_once)
+    return [(CronId(row["cron_id"]), row["scheduled_for"]) for row in found]
+
+
+async def lock_waiting(conn: Conn, cron_id: CronId, slot: datetime) -> bool:
+    """Hold a slot that waits to the end of the transaction; False when it does not wait, or somebody else holds it."""
+    return await conn.fetchrow(sql.load("fires")["lock_waiting"].text, cron_id, slot) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A run of a cron that is pending or running."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    status: RunStatus
+
+
+async def in_flight(conn: Conn, cron_ids: Sequence[CronId]) -> dict[CronId, list[InFlight]]:
+    """Give the runs of these crons that are in flight, oldest first. The caller has taken the crons."""
+    found: dict[CronId, list[InFlight]] = {}
+    for row in await conn.fetch(sql.load("fires")["runs_of_crons"].text, list(cron_ids)):
+        run = InFlight(row["run_id"], row["thread_id"], RunStatus(row["status"]))
+        found.setdefault(CronId(row["cron_id"]), []).append(run)
+    return found
+
+
+async def busy_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> frozenset[ThreadId]:
+    """Give those of the threads that have a run in flight. The caller holds their rows."""
+    found = await conn.fetch(sql.load("runs")["busy_threads"].text, list(thread_ids))
+    return frozenset(ThreadId(row["thread_id"]) for row in found)
+
+
+async def take_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> frozenset[ThreadId]:
+    """Lock those of the threads that nobody else holds."""
+    found = await conn.fetch(sql.load("fires")["take_threads"].text, list(thread_ids))
+    return frozenset(ThreadId(row["thread_id"]) for row in found)
 
 
 async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:

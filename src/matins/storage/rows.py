@@ -92,6 +92,7 @@ def cron(row: Record) -> Cron:
         payload=row["payload"],
         metadata=row["metadata"],
         on_run_completed=row["on_run_completed"],
+        policy=row["policy"],
         priority=row["priority"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

@@ -11,8 +11,11 @@ import msgspec
 from matins.api.wire.fires import LastFire, last_fire
 from matins.api.wire.json import Config, Json, Limit, Offset, Order, compact, instant
 from matins.api.wire.runs import Durability, Mode, Nodes, Webhook
+from matins.domain import policies
 from matins.domain.crons import Cron as Stored
+from matins.domain.errors import Invalid
 from matins.domain.fires import Figures
+from matins.domain.policies import Policy
 from matins.domain.previews import MOST, Occurrence, in_words
 from matins.storage.crons import Hold as Held
 
@@ -46,6 +49,7 @@ class Cron(msgspec.Struct, kw_only=True):
     last_success: str | msgspec.UnsetType | None = msgspec.UNSET
     streak: int | msgspec.UnsetType = msgspec.UNSET
     p50_duration_ms: int | msgspec.UnsetType | None = msgspec.UNSET
+    policy: Policy | msgspec.UnsetType = msgspec.UNSET
 
 
 def cron(stored: Stored, figures: Figures | None = None) -> Cron:
@@ -67,6 +71,7 @@ def cron(stored: Stored, figures: Figures | None = None) -> Cron:
         updated_at=instant(stored.updated_at),
         paused_reason=stored.paused_reason or msgspec.UNSET,
     )
+    shown.policy = _policy(stored)
     if figures is not None:
         shown.last_fire = last_fire(figures)
         shown.last_success = figures.last_success.isoformat() if figures.last_success else None
@@ -75,8 +80,19 @@ def cron(stored: Stored, figures: Figures | None = None) -> Cron:
     return shown
 
 
+def _policy(stored: Stored) -> Policy | msgspec.UnsetType:
+    """Give the policy that holds, defaults and all; of a row that was meddled with there may be none to show."""
+    try:
+        policy = policies.read(msgspec.json.decode(stored.policy or b"{}", type=dict[str, Any]))
+        strategy = msgspec.json.decode(stored.payload, type=dict[str, Any]).get("multitask_strategy")
+        overlap = policies.overlap_of(policy, strategy=strategy, has_thread=stored.thread_id is not None)
+    except (Invalid, KeyError, TypeError, msgspec.DecodeError):
+        return msgspec.UNSET
+    return msgspec.structs.replace(policy, overlap=overlap)
+
+
 class _OfRuns(msgspec.Struct, kw_only=True):
-    """What each run of a cron gets."""
+    """What each run of a cron gets. `policy` says what the cron does when things are not as planned."""
 
     input: Any = None
     metadata: Json | msgspec.UnsetType = msgspec.UNSET
@@ -93,6 +109,7 @@ class _OfRuns(msgspec.Struct, kw_only=True):
     stream_resumable: bool = False
     durability: Durability | msgspec.UnsetType = msgspec.UNSET
     checkpoint_during: bool = True
+    policy: Policy | msgspec.UnsetType = msgspec.UNSET
 
 
 class CronCreate(_OfRuns, kw_only=True):

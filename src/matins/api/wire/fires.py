@@ -14,7 +14,8 @@ from matins.domain.fires import Fire as Stored
 class Fire(msgspec.Struct, kw_only=True):
     """What became of a slot of a cron.
 
-    `scheduled_for` is the slot. `outcome`: `fired`, with a run; `missed`, `skipped` or `failed`, with a `reason`.
+    `scheduled_for` is the slot. `outcome`: `fired`, with a run; `missed`, `skipped`, `failed`, or `waiting` to
+    be caught up, with a `reason`.
     `trigger`: `schedule`, or `catch_up` after a downtime. `lateness_ms`: how long after the slot it was recorded.
     `status`, `started_at`, `ended_at`, `error` and `output` are its run's, as it was last; they stay when run and
     thread are gone. `output` is the text of the last message, or the values, cut to 1,000 characters.

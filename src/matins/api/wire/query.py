@@ -38,7 +38,7 @@ MaybeId: TypeAlias = Annotated[
 Action: TypeAlias = Literal["", "interrupt", "rollback"]
 DeliveryStatus: TypeAlias = Literal["", "pending", "delivered", "dead"]
 ThreadMode: TypeAlias = Literal["", "run_modes", "lifecycle", "state_update"]
-FireOutcome: TypeAlias = Literal["", "fired", "missed", "skipped", "failed"]
+FireOutcome: TypeAlias = Literal["", "fired", "missed", "skipped", "failed", "waiting"]
 FireStatus: TypeAlias = Literal[
     "", "pending", "running", "success", "error", "timeout", "interrupted", "deleted"
 ]

@@ -175,6 +175,8 @@ class Lanes:
             self._held.pop(run.held, None)
             self._emptied.set()
             self._wakes.claims()
+            if run.cron_id is not None:
+                self._wakes.slots()
             if webhook_of(run) is not None:
                 self._wakes.reports()
             self._wakes.news()  # who follows it here may have to look for it elsewhere from now on

@@ -59,7 +59,7 @@ class Wakes:
 
     `claims`: a run may have become claimable. `holds`: somebody wishes something of a run that is under way. `news`:
     something may have come of a run or a thread that is followed here. `reports`: a run may have left a report for its
-    webhook. `follows`: whether somebody here follows a thread.
+    webhook. `slots`: one that waits may be caught up. `follows`: whether somebody here follows a thread.
     """
 
     def __init__(self, dsn: str, *, node_id: NodeId, follows: Callable[[ThreadId], bool]) -> None:
@@ -67,6 +67,7 @@ class Wakes:
         self.holds: Final = Wake()
         self.news: Final = Wake()
         self.reports: Final = Wake()
+        self.slots: Final = Wake()
         self._dsn: Final = dsn
         self._sender: Final = str(node_id)
         self._follows: Final = follows
@@ -79,6 +80,11 @@ class Wakes:
         """Say that a run became pending."""
         self.claims()
         self._tell(_QUEUE)
+
+    def tell_slots(self) -> None:
+        """Say that crons have fired: runs became pending, or slots wait to be caught up."""
+        self.slots()
+        self.tell_queue()
 
     def tell_holder(self, thread_id: ThreadId) -> None:
         """Say that what runs on the thread is wished to stop, or is followed from now on."""

@@ -1,9 +1,10 @@
 -- name: insert_cron :one
 -- $1 cron_id, $2 assistant_id, $3 thread_id or null, $4 owner, $5 creator, $6 schedule, $7 timezone, $8 tzdata,
--- $9 end_time, $10 enabled, $11 next_run_date, $12 payload, $13 metadata, $14 on_run_completed, $15 priority or null
+-- $9 end_time, $10 enabled, $11 next_run_date, $12 payload, $13 metadata, $14 on_run_completed, $15 priority or null,
+-- $16 policy or null
 INSERT INTO matins.cron (cron_id, assistant_id, thread_id, owner, creator, schedule, timezone, tzdata, end_time,
-                         enabled, next_run_date, payload, metadata, on_run_completed, priority)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+                         enabled, next_run_date, payload, metadata, on_run_completed, priority, policy)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (cron_id) DO NOTHING
 RETURNING *;
 
@@ -42,11 +43,11 @@ SELECT count(*) FROM (
 
 -- name: update_cron :one
 -- $1 cron_id, $2 schedule, $3 timezone, $4 tzdata, $5 end_time, $6 enabled, $7 next_run_date, $8 payload,
--- $9 metadata, $10 on_run_completed. The caller holds the row; every edit is a new revision, so that a fire that was
+-- $9 metadata, $10 on_run_completed, $11 policy or null. The caller holds the row; every edit is a new revision, so that a fire that was
 -- computed for the old one writes nothing. Switching on forgets why it was paused.
 UPDATE matins.cron
 SET schedule = $2, timezone = $3, tzdata = $4, end_time = $5, enabled = $6, next_run_date = $7, payload = $8,
-    metadata = $9, on_run_completed = $10, revision = revision + 1, updated_at = matins.now(),
+    metadata = $9, on_run_completed = $10, policy = $11, revision = revision + 1, updated_at = matins.now(),
     paused_reason = CASE WHEN $6 THEN NULL ELSE paused_reason END
 WHERE cron_id = $1
 RETURNING *;

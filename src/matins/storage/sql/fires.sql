@@ -62,6 +62,46 @@ SET status = 'busy', metadata = t.metadata || o.metadata, config = o.config,
 FROM unnest($1::uuid[], $2::jsonb[], $3::json[], $4::smallint[]) AS o (thread_id, metadata, config, priority)
 WHERE t.thread_id = o.thread_id;
 
+-- name: runs_of_crons :many
+-- $1 cron_ids
+SELECT cron_id, run_id, thread_id, status FROM matins.run
+WHERE cron_id = ANY($1::uuid[]) AND status IN ('pending', 'running')
+ORDER BY seq;
+
+-- name: list_waiting :many
+-- $1 how many may be caught up at once. Of each cron the oldest slot that waits, unless one of its own is being caught
+-- up; the oldest first. A look: lock_waiting decides.
+SELECT oldest.cron_id, oldest.scheduled_for
+FROM (
+    SELECT DISTINCT ON (f.cron_id) f.cron_id, f.scheduled_for
+    FROM matins.cron_fire AS f
+    WHERE f.outcome = 'waiting' AND NOT EXISTS (SELECT FROM matins.cron_hold)
+    ORDER BY f.cron_id, f.scheduled_for
+) AS oldest
+WHERE NOT EXISTS (SELECT FROM matins.cron_fire AS b WHERE b.cron_id = oldest.cron_id
+                  AND b.trigger IN ('catch_up', 'backfill') AND b.status IN ('pending', 'running'))
+ORDER BY oldest.scheduled_for
+LIMIT greatest(0, $1 - (SELECT count(*) FROM matins.cron_fire
+                        WHERE trigger IN ('catch_up', 'backfill') AND status IN ('pending', 'running')));
+
+-- name: lock_waiting :one
+-- $1 cron_id, $2 slot
+SELECT cron_id FROM matins.cron_fire
+WHERE cron_id = $1 AND scheduled_for = $2 AND outcome = 'waiting'
+FOR UPDATE SKIP LOCKED;
+
+-- name: start_fire :exec
+-- $1 cron_id, $2 slot, $3 run_id, $4 thread_id, $5 assistant_id. The caller holds the row.
+UPDATE matins.cron_fire
+SET outcome = 'fired', reason = NULL, status = 'pending', run_id = $3, thread_id = $4, assistant_id = $5,
+    recorded_at = matins.now()
+WHERE cron_id = $1 AND scheduled_for = $2 AND outcome = 'waiting';
+
+-- name: give_up_fires :exec
+-- $1 cron_id, $2 outcome, $3 reason
+UPDATE matins.cron_fire SET outcome = $2, reason = $3, recorded_at = matins.now()
+WHERE cron_id = $1 AND outcome = 'waiting';
+
 -- name: keep_output :exec
 -- $1 run_id, $2 its last words
 UPDATE matins.cron_fire SET output = $2 WHERE run_id = $1;

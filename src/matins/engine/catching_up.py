@@ -1,0 +1,116 @@
+"""Catch up slots that were missed: a few at a time, of each cron one after the other, oldest first.
+
+The scheduler puts them on record as `waiting`, so that what is due now never waits for them. A downtime of many crons
+is then worked off without a stampede, by whichever node has a look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from anyio.abc import TaskStatus
+
+from matins import telemetry
+from matins.domain.access import EVERYONE
+from matins.domain.errors import Invalid, NotFound, Unavailable
+from matins.domain.fires import Outcome, Trigger
+from matins.domain.ids import CronId
+from matins.engine import assistants
+from matins.engine.firing import fired, prepare
+from matins.engine.lease import Lease
+from matins.engine.streams.wake import Wake
+from matins.storage import crons, fires
+from matins.storage.pool import Conn, Pool
+
+AT_ONCE: Final = 10
+"""How many slots of a server are caught up at once."""
+
+LOOK_SECONDS: Final = 1.0
+
+
+class CatchingUp:
+    """Starts what waits to be caught up. `wake` is raised when something waits, or when a run of a cron has ended."""
+
+    def __init__(
+        self, *, pool: Pool, graphs: assistants.Graphs, lease: Lease, wake: Wake, on_fired: Callable[[], None]
+    ) -> None:
+        self._pool: Final = pool
+        self._graphs: Final = graphs
+        self._lease: Final = lease
+        self._wake: Final = wake
+        self._on_fired: Final = on_fired
+
+    async def run(self, *, task_status: TaskStatus[None]) -> None:
+        """Catch up until cancelled. One bad look does not end it."""
+        task_status.started()
+        while True:
+            try:
+                if self._lease.is_held and await self._look():
+                    self._on_fired()
+            except Unavailable as away:
+                telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+            except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
+                telemetry.log().exception(telemetry.LOOP_FAILED)
+            await self._wake.wait(LOOK_SECONDS)
+
+    async def _look(self) -> int:
+        """Start what there is room for, each slot in a transaction of its own; give how many were started."""
+        found = await self._pool.run(lambda conn: fires.waiting(conn, at_once=AT_ONCE), transaction=False)
+        started = 0
+        for cron_id, slot in found:
+            try:
+                if await self._pool.run(lambda conn, of=cron_id, at=slot: self._start(conn, of, at)):  # type: ignore[misc]
+                    started += 1
+                    telemetry.log().info(
+                        telemetry.CRON_FIRED, cron_id=str(cron_id), slot=slot.isoformat(), trigger="catch_up"
+                    )
+            except Unavailable:
+                raise
+            except Exception as refused:  # noqa: BLE001 - the wall of a loop iteration: a bad cron keeps no other waiting
+                telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(cron_id))
+                reason = f"it could not be fired: {type(refused).__name__}"
+                await self._pool.run(lambda conn, of=cron_id, why=reason: _fail(conn, of, why))  # type: ignore[misc]
+        return started
+
+    async def _start(self, conn: Conn, cron_id: CronId, slot: datetime) -> bool:
+        """Start the run of a slot that waits; False when it goes on waiting, or will not run any more."""
+        cron = await crons.get(conn, cron_id, scope=EVERYONE)
+        if (
+            cron is not None
+            and cron.thread_id is not None
+            and not await fires.take_threads(conn, [cron.thread_id])
+        ):
+            return False
+        cron = await crons.lock(conn, cron_id, scope=EVERYONE)
+        if not await fires.lock_waiting(conn, cron_id, slot):
+            return False
+        if cron is None or not cron.enabled:
+            why = "its cron was deleted" if cron is None else "its cron was paused"
+            await fires.give_up(conn, cron_id, f"{why} before it could be caught up", outcome=Outcome.SKIPPED)
+            return False
+        try:
+            assistant = await assistants.resolve(
+                conn, str(cron.assistant_id), graphs=self._graphs, scope=EVERYONE
+            )
+        except (NotFound, Invalid):
+            await _fail(conn, cron_id, f"its assistant {cron.assistant_id} does not exist")
+            return False
+        prepared = prepare(cron, assistant)
+        if prepared.trouble is not None:
+            await _fail(conn, cron_id, prepared.trouble)
+            return False
+        if prepared.overlap != "allow" and await fires.in_flight(conn, [cron_id]):
+            return False
+        await fires.start(conn, fired(prepared, slot, Trigger.CATCH_UP))
+        return True
+
+
+async def _fail(conn: Conn, cron_id: CronId, reason: str) -> None:
+    """Pause a cron that cannot be fired; what waits of it has failed."""
+    cron = await crons.lock(conn, cron_id, scope=EVERYONE)
+    if cron is not None:
+        await crons.pause(conn, cron, reason)
+        telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron_id), reason=reason)
+    await fires.give_up(conn, cron_id, reason, outcome=Outcome.FAILED)
