@@ -18,6 +18,7 @@ from matins.domain.errors import Invalid, NotFound, Unavailable
 from matins.domain.fires import Outcome, Trigger
 from matins.domain.ids import CronId
 from matins.engine import assistants
+from matins.engine.crons import PAUSED
 from matins.engine.firing import fired, prepare
 from matins.engine.lease import Lease
 from matins.engine.streams.wake import Wake
@@ -28,6 +29,8 @@ AT_ONCE: Final = 10
 """How many slots of a server are caught up at once."""
 
 LOOK_SECONDS: Final = 1.0
+
+DELETED: Final = "its cron was deleted before it could be caught up"
 
 
 class CatchingUp:
@@ -87,8 +90,7 @@ class CatchingUp:
         if not await fires.lock_waiting(conn, cron_id, slot):
             return False
         if cron is None or not cron.enabled:
-            why = "its cron was deleted" if cron is None else "its cron was paused"
-            await fires.give_up(conn, cron_id, f"{why} before it could be caught up", outcome=Outcome.SKIPPED)
+            await fires.give_up(conn, cron_id, DELETED if cron is None else PAUSED, outcome=Outcome.SKIPPED)
             return False
         try:
             assistant = await assistants.resolve(
@@ -101,7 +103,7 @@ class CatchingUp:
         if prepared.trouble is not None:
             await _fail(conn, cron_id, prepared.trouble)
             return False
-        if prepared.overlap != "allow" and await fires.in_flight(conn, [cron_id]):
+        if await fires.in_flight(conn, [cron_id]):
             return False
         await fires.start(conn, fired(prepared, slot, Trigger.CATCH_UP))
         return True

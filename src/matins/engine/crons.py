@@ -15,11 +15,12 @@ from matins.domain.access import Scope
 from matins.domain.configs import Json, section
 from matins.domain.crons import Cron, CronPayload
 from matins.domain.errors import CronNotFound, Invalid, NotFound
+from matins.domain.fires import Outcome
 from matins.domain.ids import CronId, ThreadId, uuid7
 from matins.domain.policies import Given
 from matins.domain.schedules import next_after
 from matins.engine import assistants
-from matins.storage import crons, threads
+from matins.storage import crons, fires, threads
 from matins.storage.pool import Conn
 
 TZDATA: Final = version("tzdata")
@@ -27,6 +28,8 @@ TZDATA: Final = version("tzdata")
 
 
 _HEADERS: Final = "configurable_headers"
+
+PAUSED: Final = "its cron was paused before it could be caught up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,8 @@ async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scop
         end_time = _end_time(change.end_time, now)
     schedule, timezone = change.schedule or cron.schedule, change.timezone or cron.timezone
     enabled = cron.enabled if change.enabled is None else change.enabled
+    if not enabled:
+        await fires.give_up(conn, cron_id, PAUSED, outcome=Outcome.SKIPPED)
     following = cron.next_run_date
     restarts = enabled and (not cron.enabled or following is None)
     if (schedule, timezone) != (cron.schedule, cron.timezone) or restarts:
@@ -176,6 +181,7 @@ async def pause(conn: Conn, cron_id: CronId, reason: str, *, scope: Scope) -> Cr
     if cron is None:
         raise CronNotFound(cron_id)
     await crons.pause(conn, cron, reason)
+    await fires.give_up(conn, cron_id, PAUSED, outcome=Outcome.SKIPPED)
     return await crons.get(conn, cron_id, scope=scope) or cron
 
 

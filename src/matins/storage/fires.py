@@ -122,7 +122,7 @@ async def give_up(conn: Conn, cron_id: CronId, reason: str, *, outcome: Outcome)
 async def waiting(conn: Conn, *, at_once: int) -> list[tuple[CronId, datetime]]:
     """Give slots that may be caught up now: of each cron the oldest, as many as `at_once` leaves room for.
 
-    A cron of which one is being caught up has none.
+    A cron that has a run in flight has none.
     """
     found = await conn.fetch(sql.load("fires")["list_waiting"].text, at_once)
     return [(CronId(row["cron_id"]), row["scheduled_for"]) for row in found]

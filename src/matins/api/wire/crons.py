@@ -80,13 +80,20 @@ def cron(stored: Stored, figures: Figures | None = None) -> Cron:
     return shown
 
 
+class _Said(msgspec.Struct):
+    """What is needed of a payload, which may be large."""
+
+    multitask_strategy: str | None = None
+
+
 def _policy(stored: Stored) -> Policy | msgspec.UnsetType:
     """Give the policy that holds, defaults and all; of a row that was meddled with there may be none to show."""
     try:
         policy = policies.read(msgspec.json.decode(stored.policy or b"{}", type=dict[str, Any]))
-        strategy = msgspec.json.decode(stored.payload, type=dict[str, Any]).get("multitask_strategy")
-        overlap = policies.overlap_of(policy, strategy=strategy, has_thread=stored.thread_id is not None)
-    except (Invalid, KeyError, TypeError, msgspec.DecodeError):
+        said = msgspec.json.decode(stored.payload, type=_Said)
+        has_thread = stored.thread_id is not None
+        overlap = policies.overlap_of(policy, strategy=said.multitask_strategy, has_thread=has_thread)
+    except (Invalid, KeyError, msgspec.DecodeError):
         return msgspec.UNSET
     return msgspec.structs.replace(policy, overlap=overlap)
 

@@ -3,8 +3,8 @@
 ALTER TABLE matins.cron_fire DROP CONSTRAINT cron_fire_outcome_check;
 ALTER TABLE matins.cron_fire ADD CONSTRAINT cron_fire_outcome_check
     CHECK (outcome IN ('fired', 'missed', 'skipped', 'failed', 'waiting'));
-CREATE INDEX cron_fire_waiting ON matins.cron_fire (scheduled_for, cron_id) WHERE outcome = 'waiting';
-CREATE INDEX cron_fire_catching_up ON matins.cron_fire (cron_id)
+CREATE INDEX cron_fire_waiting ON matins.cron_fire (cron_id, scheduled_for) WHERE outcome = 'waiting';
+CREATE INDEX cron_fire_catching_up ON matins.cron_fire (run_id)
     WHERE trigger IN ('catch_up', 'backfill') AND status IN ('pending', 'running');
 
 -- What a cron has under way: its next slot asks.

@@ -69,18 +69,23 @@ WHERE cron_id = ANY($1::uuid[]) AND status IN ('pending', 'running')
 ORDER BY seq;
 
 -- name: list_waiting :many
--- $1 how many may be caught up at once. Of each cron the oldest slot that waits, unless one of its own is being caught
--- up; the oldest first. A look: lock_waiting decides.
-SELECT oldest.cron_id, oldest.scheduled_for
-FROM (
-    SELECT DISTINCT ON (f.cron_id) f.cron_id, f.scheduled_for
-    FROM matins.cron_fire AS f
-    WHERE f.outcome = 'waiting' AND NOT EXISTS (SELECT FROM matins.cron_hold)
-    ORDER BY f.cron_id, f.scheduled_for
-) AS oldest
-WHERE NOT EXISTS (SELECT FROM matins.cron_fire AS b WHERE b.cron_id = oldest.cron_id
-                  AND b.trigger IN ('catch_up', 'backfill') AND b.status IN ('pending', 'running'))
-ORDER BY oldest.scheduled_for
+-- $1 how many may be caught up at once. Of each cron the oldest slot that waits, unless the cron has a run in flight.
+-- A look: lock_waiting decides. Goes from cron to cron in the index, past however much waits of each, and no further
+-- than there is room.
+WITH RECURSIVE oldest AS (
+    (SELECT cron_id, scheduled_for FROM matins.cron_fire WHERE outcome = 'waiting'
+     ORDER BY cron_id, scheduled_for LIMIT 1)
+    UNION ALL
+    SELECT following.cron_id, following.scheduled_for
+    FROM oldest CROSS JOIN LATERAL (
+        SELECT f.cron_id, f.scheduled_for FROM matins.cron_fire AS f
+        WHERE f.outcome = 'waiting' AND f.cron_id > oldest.cron_id
+        ORDER BY f.cron_id, f.scheduled_for LIMIT 1
+    ) AS following
+)
+SELECT cron_id, scheduled_for FROM oldest
+WHERE NOT EXISTS (SELECT FROM matins.run AS r WHERE r.cron_id = oldest.cron_id AND r.status IN ('pending', 'running'))
+  AND NOT EXISTS (SELECT FROM matins.cron_hold)
 LIMIT greatest(0, $1 - (SELECT count(*) FROM matins.cron_fire
                         WHERE trigger IN ('catch_up', 'backfill') AND status IN ('pending', 'running')));
 
