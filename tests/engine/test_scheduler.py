@@ -490,6 +490,24 @@ async def test_a_row_that_makes_no_sense_is_paused_and_the_others_fire(
     await assert_paused(moving, bad, good, reason)
 
 
+@pytest.mark.parametrize(
+    ("column", "broken"),
+    [("payload", '{"multitask_strategy": "ponder"}'), ("policy", "[1]"), ("policy", '{"misfire": "ponder"}')],
+)
+async def test_a_policy_that_makes_no_sense_pauses_its_cron_alone(
+    moving: Pool, column: str, broken: str
+) -> None:
+    async with moving.connection() as conn:
+        thread = await rows.thread(conn)
+    good = await create_cron(moving, "* * * * *")
+    bad = await create_cron(moving, "* * * * *", thread_id=thread)
+    async with moving.connection() as conn:
+        await conn.execute(
+            f"UPDATE matins.cron SET {column} = $2::text::json WHERE cron_id = $1", bad.cron_id, broken
+        )
+    await assert_paused(moving, bad, good, "its policy cannot be used")
+
+
 async def assert_paused(pool: Pool, bad: Cron, good: Cron, reason: str) -> None:
     async def is_off() -> bool:
         return not (await get(pool, bad)).enabled

@@ -10,7 +10,7 @@ import pytest
 from matins.domain.crons import Cron
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
 from matins.domain.runs import NewRun, RunStatus, StopReason
-from matins.engine.overlaps import Displacing, UnderWay, settle
+from matins.engine.overlaps import Displacing, UnderWay, without_overlaps
 from matins.storage.fires import InFlight, NewFire
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -68,7 +68,7 @@ def test_a_slot_that_overlaps_does_as_the_policy_says(
     runs = [in_flight(status) for status in own]
     row = fire(of)
     busy = frozenset([THREAD]) if is_busy else frozenset()
-    [written], displaced = settle([row], {of.cron_id: overlap}, UnderWay({of.cron_id: runs}, busy))
+    [written], displaced = without_overlaps([row], {of.cron_id: overlap}, UnderWay({of.cron_id: runs}, busy))
     if reason is None:
         assert written == row
     else:
@@ -80,7 +80,9 @@ def test_a_slot_that_overlaps_does_as_the_policy_says(
 def test_what_is_rolled_back_is_undone() -> None:
     of, run = cron(), in_flight(RUNNING)
     row = fire(of, strategy="rollback")
-    _, displaced = settle([row], {of.cron_id: "cancel_previous"}, UnderWay({of.cron_id: [run]}, frozenset()))
+    _, displaced = without_overlaps(
+        [row], {of.cron_id: "cancel_previous"}, UnderWay({of.cron_id: [run]}, frozenset())
+    )
     assert displaced == [Displacing(run.run_id, THREAD, StopReason.ROLLBACK)]
 
 
@@ -96,7 +98,7 @@ def test_what_is_rolled_back_is_undone() -> None:
 def test_slots_of_one_moment_overlap_each_other(overlap: Any, reasons: list[str | None]) -> None:
     of = cron(None)
     rows = [fire(of, second) for second in range(3)]
-    written, displaced = settle(rows, {of.cron_id: overlap}, UnderWay({}, frozenset()))
+    written, displaced = without_overlaps(rows, {of.cron_id: overlap}, UnderWay({}, frozenset()))
     assert [row.reason for row in written] == reasons
     assert [row.run is None for row in written] == [reason is not None for reason in reasons]
     assert displaced == []
@@ -105,11 +107,14 @@ def test_slots_of_one_moment_overlap_each_other(overlap: Any, reasons: list[str 
 def test_crons_of_one_thread_make_it_busy_for_each_other() -> None:
     one, other = cron(), cron()
     overlaps: dict[CronId, Any] = {one.cron_id: "skip", other.cron_id: "skip"}
-    written, _ = settle([fire(one), fire(other)], overlaps, UnderWay({}, frozenset()))
+    written, _ = without_overlaps([fire(one), fire(other)], overlaps, UnderWay({}, frozenset()))
     assert [row.reason for row in written] == [None, BUSY]
 
 
 def test_what_does_not_fire_overlaps_nothing() -> None:
     of = cron()
     missed = NewFire(of, NOON, "missed", reason="late")
-    assert settle([missed], {of.cron_id: "skip"}, UnderWay({}, frozenset([THREAD]))) == ([missed], [])
+    assert without_overlaps([missed], {of.cron_id: "skip"}, UnderWay({}, frozenset([THREAD]))) == (
+        [missed],
+        [],
+    )

@@ -80,6 +80,8 @@ def overlap_of(policy: Policy, *, strategy: str | None, has_thread: bool) -> Ove
                 "'allow'"
             )
         return policy.overlap or "allow"
+    if strategy is not None and strategy not in _OF_STRATEGY:
+        raise Invalid(f"multitask_strategy: '{strategy}' is none of {', '.join(_OF_STRATEGY)}")
     asked = None if strategy is None else _OF_STRATEGY[strategy]
     if policy.overlap == "allow":
         raise Invalid("policy.overlap: 'allow' cannot be for a cron on a thread, which has one run at a time")

@@ -35,7 +35,7 @@ class Displacing:
     reason: StopReason
 
 
-def settle(
+def without_overlaps(
     rows: Iterable[fires.NewFire], overlaps: Mapping[CronId, Overlap], under_way: UnderWay
 ) -> tuple[list[fires.NewFire], list[Displacing]]:
     """Give the rows as they are to be written, and the runs to stop before that."""

@@ -32,7 +32,7 @@ from matins.engine import assistants
 from matins.engine.crons import TZDATA, unless_ended
 from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
-from matins.engine.overlaps import Displacing, UnderWay, settle
+from matins.engine.overlaps import Displacing, UnderWay, without_overlaps
 from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires, stops
 from matins.storage.pool import Conn, Pool
@@ -243,7 +243,7 @@ class Scheduler:
             await fires.in_flight(conn, list(careful)),
             await fires.busy_threads(conn, [each for each in threads if each]) if threads else frozenset(),
         )
-        return settle(rows, overlaps, under_way)
+        return without_overlaps(rows, overlaps, under_way)
 
     async def _recompute_zones(self) -> bool:
         """Give crons whose dates were computed with other time zone rules their dates by the present ones.
@@ -265,7 +265,7 @@ class Scheduler:
 
 
 async def _displace(conn: Conn, displacing: list[Displacing]) -> list[tuple[Displacing, RunStatus]]:
-    """Stop runs that make way; one whose thread somebody holds just now is about to end by itself."""
+    """Stop runs that make way; one whose thread somebody holds just now is left to end by itself."""
     if not displacing:
         return []
     held = await fires.take_threads(conn, list({each.thread_id for each in displacing}))

@@ -93,7 +93,7 @@ def _policy(stored: Stored) -> Policy | msgspec.UnsetType:
         said = msgspec.json.decode(stored.payload, type=_Said)
         has_thread = stored.thread_id is not None
         overlap = policies.overlap_of(policy, strategy=said.multitask_strategy, has_thread=has_thread)
-    except (Invalid, KeyError, msgspec.DecodeError):
+    except (Invalid, msgspec.DecodeError):
         return msgspec.UNSET
     return msgspec.structs.replace(policy, overlap=overlap)
 
