@@ -15,7 +15,25 @@ from tests.wire.compatibility import covers
 
 SAID: dict[str, Any] = {"messages": [{"role": "user", "content": "What time is it?"}]}
 LEAST: dict[str, Any] = {"assistant_id": "echo", "schedule": "0 0 1 1 *", "input": SAID}
-DEFAULT = {"misfire": "run_once", "grace_seconds": 86400.0}
+DEFAULT = {
+    "misfire": "run_once",
+    "grace_seconds": 86400.0,
+    "jitter_seconds": 0.0,
+    "min_interval_seconds": 0.0,
+    "condition": None,
+    "on_condition_error": "run",
+    "max_runs": None,
+    "max_run_seconds": None,
+    "budget_tokens": None,
+    "budget_usd": None,
+    "budget_window": "day",
+    "on_budget": "finish",
+    "retry": None,
+    "pause_after_failures": None,
+    "on_interrupt": "wait",
+    "context_policy": None,
+    "last_n": None,
+}
 BUSY = "its thread was busy"
 WAITING = "another of its runs was waiting already"
 
@@ -64,7 +82,7 @@ def test_it_is_taken_wherever_a_client_can_put_it(http: httpx.Client, made: list
     assert response.status_code == 200, response.text
     made.append(response.json()["cron_id"])
     shown = http.get(f"/runs/crons/{made[0]}").json()
-    assert shown["policy"] == response.json()["policy"] == policy
+    assert shown["policy"] == response.json()["policy"] == {**DEFAULT, **policy}
     assert shown["metadata"] == ({"mine": 1} if "metadata" in places[place] else {})
     assert "policy" not in shown["payload"]
 

@@ -59,6 +59,10 @@ def _flat(name: str, text: str) -> Any:
     if text == "null":
         return None
     try:
+        if text.startswith("{"):
+            return msgspec.json.decode(text)
         return msgspec.convert(text, _FIELDS[name], strict=False)
     except msgspec.ValidationError as unfit:
         raise Invalid(f"policy.{name}: {unfit}") from None
+    except msgspec.DecodeError:
+        raise Invalid(f"policy.{name}: {text!r} is no JSON") from None

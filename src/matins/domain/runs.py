@@ -173,7 +173,8 @@ class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):
     """What a run executes, as stored in `run.kwargs` and sent to a worker.
 
     `graph_id` is resolved when the run is created; `config` and `context` are the assistant's merged with the
-    request's; `input` and `command` stay as the client sent them.
+    request's; `input` and `command` stay as the client sent them. Of a cron's run, where the cron has one: `policy`, as
+    it was given (domain/policies.py), and `next_slot`, the slot that follows.
     """
 
     graph_id: str
@@ -192,3 +193,5 @@ class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):
     temporary: bool = False
     webhook: str | None = None
     feedback_keys: list[str] | None = None
+    policy: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+    next_slot: datetime | msgspec.UnsetType | None = msgspec.UNSET

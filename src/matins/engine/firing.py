@@ -182,6 +182,9 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
     )
     temporary = cron.thread_id is None and cron.on_run_completed != "keep"
     kwargs = kwargs_of(request, assistant, temporary=temporary)
+    if each.policy != policies.DEFAULT:
+        given: Json = msgspec.json.decode(cron.policy or b"{}", type=dict[str, object])
+        kwargs = msgspec.structs.replace(kwargs, policy=given, next_slot=_next_slot(cron, at))
     return fires.NewFire(
         cron,
         at,
@@ -204,6 +207,14 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
         ),
         config=msgspec.json.encode(kwargs.config),
     )
+
+
+def _next_slot(cron: Cron, at: datetime) -> datetime | None:
+    """Give the slot that follows an instant; None when there is none."""
+    try:
+        return next_after(cron.schedule, cron.timezone or "UTC", at)
+    except Invalid:
+        return None
 
 
 def _without_cron(config: Mapping[str, object]) -> Json:
