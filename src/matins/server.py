@@ -231,9 +231,15 @@ async def serve(
             wake=due,
             on_fired=wakes.tell_slots,
             on_displaced=lambda each, found: runs.make_way(each.thread_id, each.run_id, each.reason, found),
+            ceilings=settings.ceilings,
         )
         catching_up = CatchingUp(
-            pool=pool, graphs=workers, lease=lease, wake=wakes.slots, on_fired=wakes.tell_queue
+            pool=pool,
+            graphs=workers,
+            lease=lease,
+            wake=wakes.slots,
+            on_fired=wakes.tell_queue,
+            ceilings=settings.ceilings,
         )
         parts = Parts(
             priorities=priorities,
@@ -250,6 +256,7 @@ async def serve(
             webhooks=guard,
             default_ttl=manifest.sweeping.default,
             http=manifest.http,
+            ceilings=settings.ceilings,
         )
         # A run that calls from inside finds the routes where clients have them by default, and all of them.
         inner = Inside(build(replace(parts, http=HttpSection())), lanes.callers)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from matins.domain.addresses import Network
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 
 _DATABASE: Final = ("DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM", "DATABASE_URL")
 
@@ -32,7 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     (`MATINS_DATA`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
     `webhooks`: what counts instead of the section of langgraph.json (`LANGGRAPH_WEBHOOKS`). `webhook_secrets`: what
     reports are signed with (`MATINS_WEBHOOK_SECRET`). `webhook_networks`: where they may go though it is not public
-    (`MATINS_WEBHOOK_NETWORKS`).
+    (`MATINS_WEBHOOK_NETWORKS`). `ceilings`: what crons may do, whatever their policies say (`MATINS_CRON_RUNS_PER_DAY`,
+    `MATINS_CRONS_PER_USER`; 0 for no limit).
     """
 
     database_uri: str
@@ -53,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: dict[str, object] | None = None
     webhook_secrets: tuple[str, ...] = ()
     webhook_networks: tuple[Network, ...] = ()
+    ceilings: Ceilings = DEFAULT_CEILINGS
 
 
 def database_uri(environ: Mapping[str, str]) -> str | None:
@@ -106,6 +109,10 @@ def read(environ: Mapping[str, str]) -> Settings:
         reloads=_flag(environ, "MATINS_RELOAD"),
         url=environ.get("MATINS_URL", "http://127.0.0.1:2024"),
         where=environ.get("MATINS_DATA", ""),
+        ceilings=Ceilings(
+            runs_per_day=_number(environ, "MATINS_CRON_RUNS_PER_DAY", 1500, at_least=0) or math.inf,
+            crons_per_user=_number(environ, "MATINS_CRONS_PER_USER", 100, at_least=0) or math.inf,
+        ),
         log_level=_level(environ),
         log_json=_flag(environ, "LOG_JSON"),
         webhooks=_section(environ, "LANGGRAPH_WEBHOOKS"),

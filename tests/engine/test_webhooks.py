@@ -65,7 +65,7 @@ class Names:
 
 def claimed(url: str, payload: bytes = b'{"a":1}') -> Claimed:
     now = datetime.now(UTC)  # noqa: TID251 - what the database says
-    return Claimed(uuid7(), RunId(uuid7()), url, "host", payload, 1, now)
+    return Claimed(uuid7(), RunId(uuid7()), None, url, "host", payload, 1, now)
 
 
 async def refusal(guard: Guard, url: str) -> str | None:

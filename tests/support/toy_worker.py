@@ -49,7 +49,7 @@ class Stopping:
             self.task.cancel()
 
 
-async def execute(order: Execute, emit: Emit, stop: Stopping) -> Settled:
+async def execute(order: Execute, emit: Emit, stop: Stopping, _tell: object) -> Settled:
     stop.task = asyncio.current_task()
     name, argument = msgspec.json.decode(order.kwargs)
     settled = Settled(order.run_id, order.attempt, "success", values=str(os.getpid()).encode())

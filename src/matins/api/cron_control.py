@@ -27,7 +27,9 @@ async def trigger(request: Request, parts: Parts) -> Response:
     """Run a cron now, paused or not. Its next date stays as it is."""
     cron_id, scope, run_id = query.cron_id(request), auth.authorize(request), RunId(uuid7())
     fire = await parts.pool.run(
-        lambda conn: triggering.trigger(conn, cron_id, run_id=run_id, graphs=parts.workers, scope=scope)
+        lambda conn: triggering.trigger(
+            conn, cron_id, run_id=run_id, graphs=parts.workers, scope=scope, ceilings=parts.ceilings
+        )
     )
     parts.wakes.tell_queue()
     return body.respond(of_fires.fire(fire), status=202)
@@ -44,7 +46,9 @@ async def pause(request: Request, parts: Parts) -> Response:
 async def resume(request: Request, parts: Parts) -> Response:
     """Resume a cron from now on: no slot that went by meanwhile fires."""
     cron_id, scope = query.cron_id(request), auth.authorize(request)
-    cron = await parts.pool.run(lambda conn: engine.resume(conn, cron_id, scope=scope))
+    cron = await parts.pool.run(
+        lambda conn: engine.resume(conn, cron_id, scope=scope, ceilings=parts.ceilings)
+    )
     parts.crons_changed()
     return body.respond(wire.cron(cron))
 

@@ -63,7 +63,9 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
     )
     response = await once.run(
         parts.pool,
-        lambda conn: engine.create(conn, wanted, thread_id=thread_id, graphs=parts.workers, scope=scope),
+        lambda conn: engine.create(
+            conn, wanted, thread_id=thread_id, graphs=parts.workers, scope=scope, ceilings=parts.ceilings
+        ),
         lambda made: body.respond(wire.cron(made)),
     )
     parts.crons_changed()
@@ -105,7 +107,9 @@ async def update(request: Request, parts: Parts) -> Response:
         policy=policy,
         payload=sent,
     )
-    cron = await parts.pool.run(lambda conn: engine.update(conn, cron_id, change, scope=scope))
+    cron = await parts.pool.run(
+        lambda conn: engine.update(conn, cron_id, change, scope=scope, ceilings=parts.ceilings)
+    )
     parts.crons_changed()
     return body.respond(wire.cron(cron))
 

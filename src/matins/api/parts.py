@@ -9,6 +9,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.threads import TimeToLive
 from matins.engine.callers import Callers
 from matins.engine.lease import Lease
@@ -30,6 +31,7 @@ class Parts:
 
     `crons_changed` is told when a next date may have changed. `webhooks` lets pass where runs may report to. `http` is
     that section of langgraph.json. `default_ttl`: how long threads live that have no time to live of their own.
+    `ceilings`: what crons may do, whatever their policies say.
     """
 
     pool: Pool
@@ -44,6 +46,7 @@ class Parts:
     crons_changed: Callable[[], None]
     webhooks: Guard
     priorities: Priorities
+    ceilings: Ceilings = DEFAULT_CEILINGS
     default_ttl: TimeToLive | None = None
     http: HttpSection = field(default_factory=HttpSection)
 

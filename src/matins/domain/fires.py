@@ -48,7 +48,8 @@ class Fire:
     """A row of the ledger. `reason` says why a slot did not fire.
 
     `status`, `started_at`, `ended_at`, `error` (JSON) and `output` are its run's, as it was last; a run that was
-    deleted while it was in flight is `deleted`. All None without a run.
+    deleted while it was in flight is `deleted`. All None without a run. `retries` says how often it was tried again
+    after an error, the rest what its calls of models took; `cost_usd` is of those whose price is known.
     """
 
     cron_id: CronId
@@ -65,6 +66,12 @@ class Fire:
     ended_at: datetime | None
     error: bytes | None
     output: str | None
+    retries: int
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    tokens: int
+    cost_usd: float
 
     @property
     def lateness(self) -> timedelta:
@@ -77,7 +84,7 @@ class Figures:
     """What the newest slots of a cron come to; the first six are of the newest slot itself.
 
     `streak`: how many runs in a row, up to the newest that ended, were a success; below zero, how many failed.
-    `p50_s`: the median of how long its successes took, in seconds.
+    `p50_s`: the median of how long its successes took, in seconds. `tokens_7d`, `cost_usd_7d`: used in the last 7 days.
     """
 
     scheduled_for: datetime
@@ -89,3 +96,5 @@ class Figures:
     last_success: datetime | None
     streak: int
     p50_s: float | None
+    tokens_7d: int
+    cost_usd_7d: float

@@ -30,8 +30,8 @@ _OF_STRATEGY: Final[dict[str, Overlap]] = {
 """What a `multitask_strategy` comes to for a cron on a thread."""
 
 
-_YEAR: Final = 366 * 86400
-_Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=_YEAR)]
+LONGEST_SECONDS: Final = 366 * 86400
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_SECONDS)]
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
@@ -64,7 +64,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     condition: Annotated[str, msgspec.Meta(min_length=1, max_length=500)] | None = None
     on_condition_error: Literal["run", "skip"] = "run"
     max_runs: _Count | None = None
-    max_run_seconds: Annotated[float, msgspec.Meta(gt=0, le=_YEAR)] | None = None
+    max_run_seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_SECONDS)] | None = None
     budget_tokens: _Count | None = None
     budget_usd: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
     budget_window: Window = "day"
@@ -84,10 +84,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 DEFAULT: Final = Policy()
 
 _NOT_YET: Final = frozenset(
-    {"jitter_seconds", "min_interval_seconds", "condition", "on_condition_error", "max_runs", "max_run_seconds",
-    "budget_tokens", "budget_usd", "budget_window", "on_budget", "retry", "pause_after_failures", "on_interrupt",
-    "context_policy", "last_n"}
-)  # fmt: skip
+    {"jitter_seconds", "min_interval_seconds", "condition", "on_condition_error", "context_policy", "last_n"}
+)
 """Fields that have no effect yet: better refused than believed."""
 
 Given: TypeAlias = Mapping[str, Any]

@@ -84,6 +84,7 @@ class StopReason(StrEnum):
     INTERRUPT = "interrupt"  # a person cancelled it
     ROLLBACK = "rollback"  # a person cancelled it and wants it undone
     TIMEOUT = "timeout"
+    BUDGET = "budget"  # its cron may spend no more; said and felt inside a worker alone
     DRAIN = "drain"  # this process is leaving: hand the run back, uncharged
     LOST = "lost"  # another attempt holds the run: stop and write nothing
 
@@ -112,6 +113,7 @@ class Held:
 class Run:
     """A run as stored. `kwargs`, `metadata`, `error` and `creator` are encoded JSON.
 
+    `retries`: how often it was tried again after an error.
     `is_followed`: as it was claimed, somebody followed it from elsewhere, or its thread.
     """
 
@@ -137,6 +139,7 @@ class Run:
     updated_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    retries: int = 0
     is_followed: bool = False
 
     @property

@@ -99,6 +99,14 @@ def upcoming(expression: str, timezone: str, after: datetime, count: int) -> lis
     return instants
 
 
+def most_a_day(expression: str) -> float:
+    """Give a number of slots that the schedule never has more of in 24 hours. Raises: InvalidSchedule."""
+    schedule = _parse(expression)
+    if isinstance(schedule, Every):
+        return timedelta(hours=24) / schedule.interval
+    return schedule.minutes.bit_count() * schedule.hours.bit_count()
+
+
 def _parse(expression: str) -> Calendar | Every:
     if len(expression) > _LONGEST:
         raise InvalidSchedule(

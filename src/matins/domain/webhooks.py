@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from matins.domain.configs import Json
-from matins.domain.ids import RunId, ThreadId
+from matins.domain.ids import CronId, RunId, ThreadId
 from matins.domain.runs import Run, RunStatus
 from matins.domain.threads import questions
 
@@ -44,10 +44,14 @@ class DeliveryStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery as stored, without what it delivers. `thread_id` is None when the thread went with the run."""
+    """A delivery as stored, without what it delivers: of a run, or of a cron.
+
+    `thread_id` is None when the thread went with the run.
+    """
 
     delivery_id: UUID
-    run_id: RunId
+    run_id: RunId | None
+    cron_id: CronId | None
     thread_id: ThreadId | None
     url: str
     attempts: int

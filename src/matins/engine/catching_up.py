@@ -7,6 +7,7 @@ is then worked off without a stampede, by whichever node has a look.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -14,13 +15,15 @@ from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain.access import EVERYONE
+from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
 from matins.domain.errors import Invalid, NotFound, Unavailable
 from matins.domain.fires import Outcome, Trigger
 from matins.domain.ids import CronId
-from matins.engine import assistants
+from matins.engine import alerts, assistants, spending
 from matins.engine.crons import PAUSED
 from matins.engine.firing import fired, prepare
 from matins.engine.lease import Lease
+from matins.engine.questions import UNANSWERED, is_unanswered
 from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires
 from matins.storage.pool import Conn, Pool
@@ -37,8 +40,16 @@ class CatchingUp:
     """Starts what waits to be caught up. `wake` is raised when something waits, or when a run of a cron has ended."""
 
     def __init__(
-        self, *, pool: Pool, graphs: assistants.Graphs, lease: Lease, wake: Wake, on_fired: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        graphs: assistants.Graphs,
+        lease: Lease,
+        wake: Wake,
+        on_fired: Callable[[], None],
+        ceilings: Ceilings = DEFAULT_CEILINGS,
     ) -> None:
+        self._ceilings: Final = ceilings
         self._pool: Final = pool
         self._graphs: Final = graphs
         self._lease: Final = lease
@@ -79,13 +90,11 @@ class CatchingUp:
 
     async def _start(self, conn: Conn, cron_id: CronId, slot: datetime) -> bool:
         """Start the run of a slot that waits; False when it goes on waiting, or will not run any more."""
-        cron = await crons.get(conn, cron_id, scope=EVERYONE)
-        if (
-            cron is not None
-            and cron.thread_id is not None
-            and not await fires.take_threads(conn, [cron.thread_id])
-        ):
-            return False
+        cron, held = await crons.get(conn, cron_id, scope=EVERYONE), {}
+        if cron is not None and cron.thread_id is not None:
+            held = await fires.take_threads(conn, [cron.thread_id])
+            if not held:
+                return False
         cron = await crons.lock(conn, cron_id, scope=EVERYONE)
         if not await fires.lock_waiting(conn, cron_id, slot):
             return False
@@ -105,7 +114,19 @@ class CatchingUp:
             return False
         if await fires.in_flight(conn, [cron_id]):
             return False
+        now, _ = await crons.clock(conn)  # what it uses, it uses in the window of now
+        left = (
+            await spending.rooms(conn, [(replace(cron, next_run_date=now), prepared.policy)], self._ceilings)
+        ).get(cron_id, UNLIMITED)
+        if left.runs < 1:
+            await alerts.pause(conn, cron, left.reason)
+            return False
+        if await is_unanswered(conn, cron, prepared.policy, held):
+            await fires.give_up(conn, cron_id, UNANSWERED, outcome=Outcome.SKIPPED, slot=slot)
+            return False
         await fires.start(conn, fired(prepared, slot, Trigger.CATCH_UP))
+        if left.is_final and left.runs <= 1:
+            await alerts.pause(conn, cron, left.reason)
         return True
 
 
@@ -113,6 +134,6 @@ async def _fail(conn: Conn, cron_id: CronId, reason: str) -> None:
     """Pause a cron that cannot be fired; what waits of it has failed."""
     cron = await crons.lock(conn, cron_id, scope=EVERYONE)
     if cron is not None:
-        await crons.pause(conn, cron, reason)
-        telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron_id), reason=reason)
-    await fires.give_up(conn, cron_id, reason, outcome=Outcome.FAILED)
+        await alerts.pause(conn, cron, reason, waiting=Outcome.FAILED)
+    else:
+        await fires.give_up(conn, cron_id, reason, outcome=Outcome.FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,9 +13,10 @@ import msgspec
 
 from matins.domain import policies
 from matins.domain.access import Scope
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.configs import Json, section
 from matins.domain.crons import Cron, CronPayload
-from matins.domain.errors import CronNotFound, Invalid, NotFound
+from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound
 from matins.domain.fires import Outcome
 from matins.domain.ids import CronId, ThreadId, uuid7
 from matins.domain.policies import Given
@@ -75,13 +77,21 @@ class CronChange:
 
 
 async def create(
-    conn: Conn, request: CronRequest, *, thread_id: ThreadId | None, graphs: assistants.Graphs, scope: Scope
+    conn: Conn,
+    request: CronRequest,
+    *,
+    thread_id: ThreadId | None,
+    graphs: assistants.Graphs,
+    scope: Scope,
+    ceilings: Ceilings = DEFAULT_CEILINGS,
 ) -> Cron:
     """Create a cron on a thread, or without one. Must be in a transaction.
 
     Its first slot is the first instant of its schedule after now: creating never fires.
-    Raises: Invalid, InvalidSchedule, NotFound.
+    Raises: Conflict when its owner has as many as the server allows, Invalid, InvalidSchedule, NotFound.
     """
+    if request.enabled:
+        await _leave_room(conn, scope, ceilings)
     assistant = await assistants.resolve(conn, request.assistant_id, graphs=graphs, scope=scope)
     if thread_id is not None and await threads.lock(conn, thread_id, scope=scope) is None:
         message = (
@@ -127,16 +137,25 @@ async def create(
     return cron
 
 
-async def update(conn: Conn, cron_id: CronId, change: CronChange, *, scope: Scope) -> Cron:
+async def update(
+    conn: Conn,
+    cron_id: CronId,
+    change: CronChange,
+    *,
+    scope: Scope,
+    ceilings: Ceilings = DEFAULT_CEILINGS,
+) -> Cron:
     """Change a cron. Must be in a transaction.
 
     A new schedule or time zone, and switching on, start from now: a slot that went by meanwhile never fires. The
     same schedule said again changes no date.
-    Raises: CronNotFound, Invalid, InvalidSchedule.
+    Raises: Conflict when its owner has as many as the server allows, CronNotFound, Invalid, InvalidSchedule.
     """
     cron = await crons.lock(conn, cron_id, scope=scope)
     if cron is None:
         raise CronNotFound(cron_id)
+    if change.enabled and not cron.enabled:
+        await _leave_room(conn, scope, ceilings)
     now, _ = await crons.clock(conn)
     end_time = cron.end_time
     if change.clears_end_time:
@@ -185,12 +204,25 @@ async def pause(conn: Conn, cron_id: CronId, reason: str, *, scope: Scope) -> Cr
     return await crons.get(conn, cron_id, scope=scope) or cron
 
 
-async def resume(conn: Conn, cron_id: CronId, *, scope: Scope) -> Cron:
+async def resume(conn: Conn, cron_id: CronId, *, scope: Scope, ceilings: Ceilings = DEFAULT_CEILINGS) -> Cron:
     """Switch a cron on. It goes on from now: a slot that went by meanwhile never fires. Must be in a transaction.
 
     Raises: CronNotFound, InvalidSchedule.
     """
-    return await update(conn, cron_id, CronChange(enabled=True), scope=scope)
+    return await update(conn, cron_id, CronChange(enabled=True), scope=scope, ceilings=ceilings)
+
+
+async def _leave_room(conn: Conn, scope: Scope, ceilings: Ceilings) -> None:
+    """Refuse one cron more that is on, of an owner who has as many as the server allows. Raises: Conflict."""
+    if scope.owner is None or math.isinf(ceilings.crons_per_user):
+        return
+    most = int(ceilings.crons_per_user)
+    await crons.lock_owner(conn, scope.owner)
+    if await crons.count(conn, crons.Filter(enabled=True), scope=scope, limit=most) >= most:
+        raise Conflict(
+            f"You have {most} crons that are on, the most that this server allows (MATINS_CRONS_PER_USER). "
+            "Pause or delete one."
+        )
 
 
 def unless_ended(following: datetime | None, end_time: datetime | None) -> datetime | None:

@@ -15,6 +15,7 @@ import msgspec
 
 from matins.domain import policies
 from matins.domain.assistants import Assistant
+from matins.domain.budgets import UNLIMITED, Room
 from matins.domain.configs import Json, section
 from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
 from matins.domain.errors import Error, Invalid
@@ -44,7 +45,10 @@ class _Foreseen:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A cron that is about to be due, with what its runs need. `trouble`: why it cannot be fired."""
+    """A cron that is about to be due, with what its runs need.
+
+    `room`: how many it may still have. `trouble`: why it cannot be fired.
+    """
 
     cron: Cron
     assistant: Assistant | None = None
@@ -52,6 +56,7 @@ class Prepared:
     policy: Policy = policies.DEFAULT
     overlap: Overlap = "allow"
     foreseen: _Foreseen | None = None
+    room: Room = UNLIMITED
     trouble: str | None = None
 
 

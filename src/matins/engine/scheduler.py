@@ -22,17 +22,21 @@ from anyio.abc import TaskStatus
 from matins import telemetry
 from matins.domain.access import EVERYONE
 from matins.domain.assistants import Assistant
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.crons import LATE, Cron
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
+from matins.domain.fires import Outcome
 from matins.domain.ids import AssistantId, CronId
 from matins.domain.policies import Overlap
 from matins.domain.runs import RunStatus
 from matins.domain.schedules import is_local, next_after
-from matins.engine import assistants
+from matins.engine import alerts, assistants, spending
 from matins.engine.crons import TZDATA, unless_ended
 from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
+from matins.engine.limits import reached, within
 from matins.engine.overlaps import Displacing, UnderWay, without_overlaps
+from matins.engine.questions import without_unanswered
 from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires, stops
 from matins.storage.pool import Conn, Pool
@@ -87,7 +91,9 @@ class Scheduler:
         wake: Wake,
         on_fired: Callable[[], None],
         on_displaced: Callable[[Displacing, RunStatus], None],
+        ceilings: Ceilings = DEFAULT_CEILINGS,
     ) -> None:
+        self._ceilings: Final = ceilings
         self._pool: Final = pool
         self._graphs: Final = graphs
         self._lease: Final = lease
@@ -164,7 +170,14 @@ class Scheduler:
                 )
             except (NotFound, Invalid):
                 found[assistant_id] = f"its assistant {assistant_id} does not exist"
-        return [prepare(cron, found[cron.assistant_id]) for cron in ahead]
+        prepared = [prepare(cron, found[cron.assistant_id]) for cron in ahead]
+        left = await spending.rooms(
+            conn, [(each.cron, each.policy) for each in prepared if each.trouble is None], self._ceilings
+        )
+        return [
+            replace(each, room=left[each.cron.cron_id]) if each.cron.cron_id in left else each
+            for each in prepared
+        ]
 
     async def _fire_all(self, due: list[Prepared]) -> float:
         """Fire what is due in one transaction, or one by one if that fails; give how long to pause then."""
@@ -200,23 +213,30 @@ class Scheduler:
         """Fire the slots of these crons up to now, by the database's clock; give how many crons were taken."""
         displaced: list[tuple[Displacing, RunStatus]] = []
 
-        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.NewFire], list[tuple[Cron, str]]]:
+        async def work(conn: Conn) -> tuple[fires.Taken, list[fires.NewFire]]:
             taken = await fires.take(conn, [each.cron for each in due])
             if taken.now is None:
-                return taken, [], []
+                return taken, []
             decided = decide(
                 [each for each in due if each.cron.cron_id in taken.cron_ids], taken.now, hold=taken.hold
             )
+            mine = {each.cron.cron_id: each for each in due}
+            rooms = {cron_id: each.room for cron_id, each in mine.items()}
+            of_policy = {cron_id: each.policy for cron_id, each in mine.items()}
+            rows, over = within(decided.rows, rooms)
+            rows = await without_unanswered(conn, rows, taken, of_policy)
+            rows, displacing = await self._without_overlaps(conn, rows, due)
             for cron, reason in decided.given_up:
-                await crons.pause(conn, cron, reason)
-            rows, displacing = await self._without_overlaps(conn, decided.rows, due)
+                await alerts.pause(conn, cron, reason, waiting=Outcome.FAILED)
+            for cron, reason in (*over, *reached(rows, rooms)):
+                await alerts.pause(conn, cron, reason)
             displaced.clear()
             displaced.extend(await _displace(conn, displacing))
             written = await fires.record(conn, rows)
             await fires.advance(conn, decided.following)
-            return taken, written, decided.given_up
+            return taken, written
 
-        taken, rows, given_up = await self._pool.run(work)
+        taken, rows = await self._pool.run(work)
         # After the commit: whoever was woken before it would find nothing, and sleep on.
         if any(row.run or row.outcome == "waiting" for row in rows):
             self._on_fired()
@@ -224,8 +244,6 @@ class Scheduler:
             self._on_displaced(each, status)
         for row in rows:
             _log(row, taken.now or row.slot)
-        for cron, reason in given_up:
-            telemetry.log().error(telemetry.CRON_PAUSED, cron_id=str(cron.cron_id), reason=reason)
         return len(taken.cron_ids)
 
     async def _without_overlaps(

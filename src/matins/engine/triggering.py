@@ -5,31 +5,40 @@ from __future__ import annotations
 from dataclasses import replace
 
 from matins.domain.access import EVERYONE, Scope
+from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
 from matins.domain.crons import Cron
 from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound, ThreadBusy
 from matins.domain.fires import Fire, Trigger
 from matins.domain.ids import CronId, RunId
-from matins.engine import assistants
+from matins.engine import alerts, assistants, spending
 from matins.engine.firing import fired, prepare
+from matins.engine.questions import UNANSWERED, is_unanswered
 from matins.storage import crons, fires, threads
 from matins.storage.pool import Conn
 
 
 async def trigger(
-    conn: Conn, cron_id: CronId, *, run_id: RunId, graphs: assistants.Graphs, scope: Scope
+    conn: Conn,
+    cron_id: CronId,
+    *,
+    run_id: RunId,
+    graphs: assistants.Graphs,
+    scope: Scope,
+    ceilings: Ceilings = DEFAULT_CEILINGS,
 ) -> Fire:
     """Start the run `run_id` as the cron would at a slot, and give the fire. Must be in a transaction.
 
     The run is minted before, so that a repeated transaction makes no second one. Its slot is this instant.
-    Raises: CronNotFound; Conflict when it cannot be started, with the reason; ThreadBusy when its policy
-    is to skip what overlaps, and it would.
+    Raises: CronNotFound; Conflict when it cannot be started, its limits are reached, or its thread waits for an answer
+    that its policy waits for; ThreadBusy when its policy is to skip what overlaps, and it would.
     """
     already = await fires.get_of_run(conn, run_id)
     if already is not None:
         return already
-    cron = await crons.get(conn, cron_id, scope=scope)
+    cron, asked = await crons.get(conn, cron_id, scope=scope), {}
     if cron is not None and cron.thread_id is not None:
         await threads.lock(conn, cron.thread_id, scope=EVERYONE)  # first, as whoever deletes it does
+        asked = await fires.take_threads(conn, [cron.thread_id])
     cron = await crons.lock(conn, cron_id, scope=scope)
     if cron is None:
         raise CronNotFound(cron_id)
@@ -41,12 +50,21 @@ async def trigger(
     prepared = prepare(replace(cron, next_run_date=None), assistant)
     if prepared.trouble is not None:
         raise Conflict(f"It cannot be started: {prepared.trouble}")
+    left = (await spending.rooms(conn, [(replace(cron, next_run_date=now), prepared.policy)], ceilings)).get(
+        cron_id, UNLIMITED
+    )
+    if left.runs < 1:
+        raise Conflict(f"It cannot be started: {left.reason}")
+    if await is_unanswered(conn, cron, prepared.policy, asked):
+        raise Conflict(f"It cannot be started: {UNANSWERED}")
     fire = fired(prepared, now, Trigger.MANUAL)
     if fire.run is not None:
         fire = replace(fire, run=replace(fire.run, run_id=run_id))
     if prepared.overlap == "skip" and await _is_busy(conn, cron):
         raise ThreadBusy
     await fires.record(conn, [fire])
+    if left.is_final and left.runs <= 1:
+        await alerts.pause(conn, cron, left.reason)
     made = await fires.get_of_run(conn, run_id)
     if made is None:
         raise CronNotFound(cron_id)

@@ -43,9 +43,11 @@ from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import context_for, run_config
 from matins.graphs.containment import contain, unwrapped
 from matins.graphs.inside import called_by
+from matins.graphs.metering import BudgetExceeded, Meter
 from matins.graphs.outputs import output_of
 from matins.graphs.registry import Graph, Registry
 from matins.graphs.serde import encode
+from matins.graphs.transient import is_transient
 from matins.storage.pool import Pool
 from matins.workers.protocol import Execute, Settled
 
@@ -143,10 +145,13 @@ class _End:
     failure: RunError | None = None
     snapshot: StateSnapshot | None = None
     is_untouched: bool = False
+    is_transient: bool = False
 
 
-async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit, stop: Stopping) -> Settled:
-    """Run an attempt to its end, emitting its frames in order, and say how it ended.
+async def execute(
+    order: Execute, *, registry: Registry, pool: Pool, emit: Emit, stop: Stopping, meter: Meter | None = None
+) -> Settled:
+    """Run an attempt to its end, emitting its frames in order, and say how it ended. `meter` is told of its calls.
 
     Never raises for what the graph did; what `emit` raises comes through. Nothing of the run executes
     afterwards.
@@ -157,10 +162,10 @@ async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit,
     async with anyio.create_task_group() as sender:
         sender.start_soon(outbox.send)
         with called_by(order.token):
-            end = await _run(order, registry, pool, outbox, stop)
+            end = await _run(order, registry, pool, outbox, stop, meter=meter)
         if stop.reason is StopReason.LOST:
             end = _End("lost")
-        if end.failure is not None:
+        if end.failure is not None and not end.is_transient:
             outbox.put(frames.error(end.failure))
         outbox.close()
         if end.outcome != "success":  # a client that does not read must not hold a run that is over
@@ -169,13 +174,17 @@ async def execute(order: Execute, *, registry: Registry, pool: Pool, emit: Emit,
     return _settled(order, end, stop.reason)
 
 
-async def _run(order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, stop: Stopping) -> _End:
+async def _run(
+    order: Execute, registry: Registry, pool: Pool, outbox: _Outbox, stop: Stopping, *, meter: Meter | None
+) -> _End:
     held = Held(RunId(order.run_id), ThreadId(order.thread_id), order.attempt)
     end = _End("success")
     stop.begin()
     try:
         kwargs = msgspec.json.decode(order.kwargs, type=RunKwargs)
         config = run_config(order, kwargs)
+        if meter is not None:
+            config["callbacks"] = [meter]
         saver = Saver.for_run(pool, held, lambda: stop.ask(StopReason.LOST), allowed=registry.allowed)
         outbox.put(frames.metadata(order.run_id, order.attempt))
         opening = registry.open(kwargs.graph_id, config, checkpointer=saver, context=kwargs.context)
@@ -266,6 +275,8 @@ def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
     if isinstance(raised, asyncio.CancelledError):
         if stop.reason is StopReason.TIMEOUT:
             return _End("timeout", OVERDUE)
+        if stop.reason is StopReason.BUDGET:
+            return _End("error", RunError(BudgetExceeded.__name__, str(BudgetExceeded())))
         if stop.reason is not None:
             return _End("stopped")
         lane = asyncio.current_task()
@@ -280,7 +291,21 @@ def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
         trace=_trace(original),  # not exc_info: renderers show local variables with it, which may be secrets
     )
     failure = RunError(type(original).__name__, _text(original))
-    return _End("error", failure, is_untouched=isinstance(original, UnknownInterruptError))
+    return _End(
+        "error",
+        failure,
+        is_untouched=isinstance(original, UnknownInterruptError),
+        is_transient=_retries(order) and is_transient(original),
+    )
+
+
+class _Retrying(msgspec.Struct):
+    policy: dict[str, object] = {}
+
+
+def _retries(order: Execute) -> bool:
+    """Whether the run is to be tried again after an error that may pass."""
+    return bool(msgspec.json.decode(order.kwargs, type=_Retrying).policy.get("retry"))
 
 
 def _trace(raised: BaseException) -> str:
@@ -325,6 +350,7 @@ def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
         reply=reply,
         reason=reason if stopped else None,
         is_untouched=end.is_untouched,
+        is_transient=end.is_transient,
         output=output_of(values) if order.cron_id and values and end.outcome == "success" else None,
     )
 

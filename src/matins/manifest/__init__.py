@@ -18,9 +18,11 @@ from typing import Final
 from matins.manifest import checkpointer
 from matins.manifest import env as env_section
 from matins.manifest import http as http_section
+from matins.manifest import prices as prices_section
 from matins.manifest import webhooks as webhooks_section
 from matins.manifest.checkpointer import Sweeping
 from matins.manifest.http import HttpSection
+from matins.manifest.prices import Price
 from matins.manifest.reading import ManifestError, kind, mapping, place, text
 from matins.manifest.variables import Variable, variable
 
@@ -28,8 +30,9 @@ _KNOWN: Final = {
     "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version",
     "base_image", "image_distro", "pip_config_file", "pip_installer", "source", "dockerfile_lines",
     "keep_pkg_tools", "_INTERNAL_docker_tag", "store", "checkpointer", "auth", "encryption", "http",
-    "webhooks", "ui", "ui_config", "priority"], "store": ["path", "index", "ttl"], "store.index": ["dims", "embed",
-    "fields"], "store.ttl": ["default_ttl", "refresh_on_read", "sweep_interval_minutes"], "checkpointer":
+    "webhooks", "ui", "ui_config", "priority", "prices"],
+    "store": ["path", "index", "ttl"], "store.index": ["dims", "embed", "fields"],
+    "store.ttl": ["default_ttl", "refresh_on_read", "sweep_interval_minutes"], "checkpointer":
     ["path", "ttl", "serde"], "checkpointer.ttl": ["strategy", "default_ttl", "sweep_interval_minutes",
     "sweep_limit"], "checkpointer.serde": ["allowed_json_modules", "allowed_msgpack_modules",
     "pickle_fallback"], "auth": ["path", "disable_studio_auth", "openapi", "cache"], "auth.cache":
@@ -79,6 +82,7 @@ class Manifest:
     webhooks: webhooks_section.Webhooks = field(default_factory=webhooks_section.Webhooks)
     priority: Variable | None = None
     """`priority.path`: whom to ask which threads come first."""
+    prices: dict[str, Price] = field(default_factory=dict)
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -132,6 +136,7 @@ def read(path: Path) -> Manifest:
         http=http,
         webhooks=webhooks_section.read(path, content.get("webhooks")),
         priority=_priority(path, content.get("priority")),
+        prices=prices_section.read(path, content.get("prices")),
         sweeping=checkpointer.sweeping(path, sections.get("checkpointer")),
         sections=sections,
         warnings=warnings + ignored + unsupported,

@@ -120,14 +120,20 @@ async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
     return rows.cron(row)
 
 
+async def lock_owner(conn: Conn, owner: str) -> None:
+    """Let nobody else count this owner's crons until the end of the transaction."""
+    await conn.execute(sql.load("crons")["lock_owner"].text, owner)
+
+
 async def delete(conn: Conn, cron_id: CronId, *, scope: Scope) -> bool:
     """Delete the cron; False when there is none. Its ledger stays."""
     return await conn.fetchval(sql.load("crons")["delete_cron"].text, cron_id, scope.owner) is not None
 
 
-async def pause(conn: Conn, cron: Cron, reason: str) -> None:
-    """Switch a cron off because it could not be fired, unless it was edited since."""
-    await conn.execute(sql.load("crons")["pause_cron"].text, cron.cron_id, cron.revision, reason)
+async def pause(conn: Conn, cron: Cron, reason: str) -> bool:
+    """Switch a cron off, unless it was edited since; whether it was on."""
+    found = await conn.fetchval(sql.load("crons")["pause_cron"].text, cron.cron_id, cron.revision, reason)
+    return bool(found)
 
 
 async def pause_of_assistant(conn: Conn, assistant_id: AssistantId, reason: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from asyncpg import Record
@@ -39,12 +39,13 @@ class NewFire:
 class Taken:
     """Crons whose rows and whose threads' rows are locked, and the database's time after that.
 
-    `hold`: why all crons of the server are held, if they are.
+    `hold`: why all crons of the server are held, if they are. `asked`: threads that wait for an answer, and since when.
     """
 
     cron_ids: frozenset[CronId]
     now: datetime | None
     hold: str | None = None
+    asked: Mapping[ThreadId, datetime] = field(default_factory=dict)
 
 
 async def take(conn: Conn, planned: list[Cron]) -> Taken:
@@ -59,13 +60,14 @@ async def take(conn: Conn, planned: list[Cron]) -> Taken:
         [cron.revision for cron in planned],
     )
     wanted = {row["thread_id"] for row in found} - {None}
-    held = await conn.fetch(sql.load("fires")["take_threads"].text, list(wanted)) if wanted else []
-    free = {row["thread_id"] for row in held} | {None}
+    held = await take_threads(conn, list(wanted)) if wanted else {}
+    free = {*held, None}
     taken = [row for row in found if row["thread_id"] in free]
     return Taken(
         frozenset(row["cron_id"] for row in taken),
         max((row["now"] for row in taken), default=None),
         taken[0]["hold"] if taken else None,
+        {thread_id: asked_at for thread_id, asked_at in held.items() if asked_at is not None},
     )
 
 
@@ -114,9 +116,11 @@ async def start(conn: Conn, fire: NewFire) -> None:
     await _insert_runs(conn, [(fire, fire.run)])
 
 
-async def give_up(conn: Conn, cron_id: CronId, reason: str, *, outcome: Outcome) -> None:
-    """Let no slot of a cron wait any longer."""
-    await conn.execute(sql.load("fires")["give_up_fires"].text, cron_id, outcome.value, reason)
+async def give_up(
+    conn: Conn, cron_id: CronId, reason: str, *, outcome: Outcome, slot: datetime | None = None
+) -> None:
+    """Let no slot of a cron wait any longer, or not that one."""
+    await conn.execute(sql.load("fires")["give_up_fires"].text, cron_id, outcome.value, reason, slot)
 
 
 async def waiting(conn: Conn, *, at_once: int) -> list[tuple[CronId, datetime]]:
@@ -157,10 +161,10 @@ async def busy_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> frozenset[
     return frozenset(ThreadId(row["thread_id"]) for row in found)
 
 
-async def take_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> frozenset[ThreadId]:
-    """Lock those of the threads that nobody else holds."""
+async def take_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> dict[ThreadId, datetime | None]:
+    """Lock those of the threads that nobody else holds; since when each waits for an answer, or None."""
     found = await conn.fetch(sql.load("fires")["take_threads"].text, list(thread_ids))
-    return frozenset(ThreadId(row["thread_id"]) for row in found)
+    return {ThreadId(row["thread_id"]): row["asked_at"] for row in found}
 
 
 async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
@@ -249,6 +253,8 @@ async def figures(conn: Conn, cron_ids: Sequence[CronId]) -> dict[CronId, Figure
             last_success=row["last_success"],
             streak=row["streak"],
             p50_s=row["p50_s"],
+            tokens_7d=row["tokens_7d"],
+            cost_usd_7d=row["cost_usd_7d"],
         )
         for row in found
     }
@@ -280,4 +286,10 @@ def _fire(row: Record) -> Fire:
         ended_at=row["ended_at"],
         error=row["error"],
         output=row["output"],
+        retries=row["retries"],
+        model_calls=row["model_calls"],
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        tokens=row["tokens"],
+        cost_usd=row["cost_usd"],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from matins.domain.access import EVERYONE
@@ -191,6 +192,17 @@ async def release(conn: Conn, held: list[Held], *, charge: int) -> list[Released
         Released(Held(row["run_id"], row["thread_id"], row["attempt"]), row["crashes"], _stop(row["stop"]))
         for row in freed
     ]
+
+
+async def retry(conn: Conn, held: Held, *, after_s: float, most: int, before: datetime | None) -> bool:
+    """Put a run back into the queue after an error that may pass, to be tried again in `after_s` seconds.
+
+    False when it was tried `most` times, when that would not be `before`, or when it is to stop.
+    """
+    found = await conn.fetchval(
+        sql.load("queue")["retry_run"].text, held.run_id, held.attempt, after_s, most, before
+    )
+    return found is not None
 
 
 async def held_by(conn: Conn, node_id: NodeId) -> list[Claimed]:

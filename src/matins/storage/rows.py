@@ -70,6 +70,7 @@ def run(row: Record) -> Run:
         updated_at=row["updated_at"],
         started_at=row["started_at"],
         ended_at=row["ended_at"],
+        retries=row["retries"],
         is_followed=row.get("is_followed", False),
     )
 

@@ -1,4 +1,7 @@
-"""The outbox: what runs that have ended report to their webhooks. Written with the end, delivered afterwards."""
+"""The outbox: what runs that have ended report to their webhooks, and what is told of crons.
+
+Written with what it tells of, delivered afterwards.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from uuid import UUID
 from asyncpg import Record
 
 from matins.domain.access import Scope
-from matins.domain.ids import RunId, uuid7
+from matins.domain.ids import CronId, RunId, uuid7
 from matins.domain.runs import Run
 from matins.domain.webhooks import Delivery, DeliveryStatus, host_of, report, webhook_of
 from matins.storage import sql
@@ -25,7 +28,8 @@ class Claimed:
     """A delivery that is to be made now: its how manieth try it is, and when it was claimed."""
 
     delivery_id: UUID
-    run_id: RunId
+    run_id: RunId | None
+    cron_id: CronId | None
     url: str
     host: str
     payload: bytes
@@ -61,6 +65,13 @@ async def insert(conn: Conn, run: Run, *, owner: str, values: bytes | None, inte
     )
 
 
+async def insert_alert(conn: Conn, cron_id: CronId, *, owner: str, url: str, payload: bytes) -> None:
+    """Write what is told of a cron."""
+    await conn.execute(
+        sql.load("webhooks")["insert_alert"].text, uuid7(), cron_id, owner, url, host_of(url), payload
+    )
+
+
 async def due_hosts(conn: Conn) -> list[str]:
     """Give the hosts to which something is to be delivered now."""
     return [row["host"] for row in await conn.fetch(sql.load("webhooks")["list_due_hosts"].text)]
@@ -74,7 +85,8 @@ async def claim(conn: Conn, rooms: dict[str, int]) -> list[Claimed]:
     return [
         Claimed(
             delivery_id=row["delivery_id"],
-            run_id=RunId(row["run_id"]),
+            run_id=row["run_id"],
+            cron_id=row["cron_id"],
             url=row["url"],
             host=row["host"],
             payload=row["payload"],

@@ -14,7 +14,7 @@ from uuid import UUID
 import anyio
 
 from matins.domain.frames import Frame
-from matins.workers.protocol import Execute, Settled
+from matins.workers.protocol import Execute, Settled, Spent
 
 Key: TypeAlias = tuple[UUID, int]
 """A run and the attempt."""
@@ -55,7 +55,7 @@ Outcome: TypeAlias = Settled | Died | NotStarted | Abandoned
 
 
 class Flight:
-    """The run's frames in order, then its outcome."""
+    """The run's frames in order, and what it spent, then its outcome."""
 
     def __init__(self, order: Execute) -> None:
         self.key: Key = (order.run_id, order.attempt)
@@ -65,6 +65,7 @@ class Flight:
         self.loans = 0  # for how many reasons its lane is lent
         self.stopping_s: float | None = None
         self._frames: list[Frame] = []
+        self._spent: list[Spent] = []
         self._changed = anyio.Event()
 
     @property
@@ -83,10 +84,16 @@ class Flight:
             self.outcome = outcome
             self._changed.set()
 
-    async def take(self) -> list[Frame]:
-        """Wait for frames and give all there are; empty when there are no more and `outcome` is set."""
-        while not self._frames and self.outcome is None:
+    def spend(self, spent: Spent) -> None:
+        """Add what a call of a model took."""
+        self._spent.append(spent)
+        self._changed.set()
+
+    async def take(self) -> tuple[list[Frame], list[Spent]]:
+        """Wait for frames, or what was spent, and give all there is; nothing when it is over and all was taken."""
+        while not self._frames and not self._spent and self.outcome is None:
             self._changed = anyio.Event()
             await self._changed.wait()
         frames, self._frames = self._frames, []
-        return frames
+        spent, self._spent = self._spent, []
+        return frames, spent

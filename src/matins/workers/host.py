@@ -26,13 +26,15 @@ import msgspec
 from matins import telemetry
 from matins.graphs import calls, inside, invoke
 from matins.graphs.containment import contain
+from matins.graphs.metering import Meter
+from matins.graphs.prices import Prices
 from matins.graphs.priority import Assigner
 from matins.graphs.registry import GraphFailed, Registry
 from matins.graphs.store import Store, opened_store
 from matins.manifest import read
 from matins.manifest.reading import ManifestError
 from matins.storage.pool import Pool, open_pool
-from matins.workers.lanes import Emit, Lanes
+from matins.workers.lanes import Emit, Lanes, Tell
 from matins.workers.lifeline import end_the_session, take_link, tie_to_parent
 from matins.workers.link import Link, connect
 from matins.workers.protocol import (
@@ -98,7 +100,7 @@ class Worker:
         watchdog = Watchdog()
         async with open_pool(self._dsn, size=CONNECTIONS, application="matins worker") as pool:
             lanes = Lanes(
-                execute=partial(_execute, registry=registry, pool=pool),
+                execute=partial(_execute, registry=registry, pool=pool, prices=Prices(manifest.prices)),
                 stopping=invoke.Stopping,
                 answer=partial(calls.answer, registry=registry, assigner=assigner, pool=pool),
                 beat=watchdog.turned,
@@ -122,9 +124,19 @@ class Worker:
 
 
 async def _execute(
-    order: Execute, emit: Emit, stop: invoke.Stopping, *, registry: Registry, pool: Pool
+    order: Execute,
+    emit: Emit,
+    stop: invoke.Stopping,
+    tell: Tell,
+    *,
+    registry: Registry,
+    pool: Pool,
+    prices: Prices,
 ) -> Settled:
-    return await invoke.execute(order, registry=registry, pool=pool, emit=emit, stop=stop)
+    meter = None
+    if order.cron_id is not None:
+        meter = Meter(order, prices=prices, tell=tell, ask_to_stop=stop.ask)
+    return await invoke.execute(order, registry=registry, pool=pool, emit=emit, stop=stop, meter=meter)
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ from matins.workers.protocol import (
     FromWorker,
     Refused,
     Settled,
+    Spent,
     Started,
     Stop,
     Taken,
@@ -49,6 +50,7 @@ from matins.workers.protocol import (
 )
 
 Emit: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
+Tell: TypeAlias = Callable[[Spent], None]
 Answerer: TypeAlias = Callable[[str, bytes], Awaitable[bytes]]
 
 
@@ -81,6 +83,11 @@ class _Lane(Generic[_S]):
             self.credited = anyio.Event()
             await self.credited.wait()
 
+    def tell(self, spent: Spent) -> None:
+        """Tell what was spent, now."""
+        self.link.post(spent)
+        self.link.flush()
+
     def credit(self, consumed: int) -> None:
         """Let it send so much more."""
         self.unconsumed -= consumed
@@ -95,7 +102,7 @@ class Lanes(Generic[_S]):
     def __init__(
         self,
         *,
-        execute: Callable[[Execute, Emit, _S], Awaitable[Settled]],
+        execute: Callable[[Execute, Emit, _S, Tell], Awaitable[Settled]],
         stopping: Callable[[], _S],
         answer: Answerer,
         beat: Callable[[], None],
@@ -155,7 +162,7 @@ class Lanes(Generic[_S]):
     async def _drive(self, lane: _Lane[_S]) -> None:
         run_id = str(lane.order.run_id)
         try:
-            lane.link.post(await self._execute(lane.order, lane.emit, lane.stop))
+            lane.link.post(await self._execute(lane.order, lane.emit, lane.stop, lane.tell))
         except BaseException as failure:
             if self._is_ending:
                 raise

@@ -1,12 +1,12 @@
 """Serving side: the workers of this node, as the engine sees them.
 
     reserve(crashes=0) -> Reservation
-    execute(reservation, order, on_frames) -> Settled | Died | NotStarted | Abandoned
+    execute(reservation, order, on_frames, on_spent) -> Settled | Died | NotStarted | Abandoned
     call(method, params) -> JSON
     reload(): a new generation of workers imports the code first, then takes what is new; the old one drains
 
-Decides nothing about runs: it carries them to a process and says what became of them. It keeps as many
-healthy processes as wanted, whatever the user's code does to them. It never imports LangGraph or a graph.
+Decides nothing about runs: it carries them to a process and says what became of them. It keeps as many healthy
+processes as wanted, whatever the user's code does to them. It never imports LangGraph or a graph.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from matins.domain.runs import StopReason
 from matins.workers.flight import Flight, Key, NotStarted, Outcome
 from matins.workers.generation import Generation
 from matins.workers.process import STUCK_SECONDS, Launch, Process
-from matins.workers.protocol import Answer, Execute, Failed, octets
+from matins.workers.protocol import Answer, Execute, Failed, Spent, octets
 
 OnFrames = Callable[[list[Frame]], Awaitable[None]]
+OnSpent = Callable[[list[Spent]], Awaitable[None]]
 
 TICK_SECONDS: Final = 0.025
 """How often silence is counted: a blocked worker is known within SILENT_SECONDS and one tick."""
@@ -187,12 +188,13 @@ class Pool:
         """Wait until more lanes may be free than now."""
         await self._news.wait()
 
-    async def execute(self, reservation: Reservation, order: Execute, on_frames: OnFrames) -> Outcome:
-        """Run an order in the reserved lane, passing its frames on in order; give how it ended.
+    async def execute(
+        self, reservation: Reservation, order: Execute, on_frames: OnFrames, on_spent: OnSpent | None = None
+    ) -> Outcome:
+        """Run an order in the reserved lane, passing on its frames in order and what it spends; give how it ended.
 
-        While `on_frames` works, frames gather up to a window, then the lane waits: no other run does. When
-        this is cancelled or `on_frames` raises, the lane is told to stop and writes nothing
-        (StopReason.LOST).
+        While `on_frames` works, frames gather up to a window, then the lane waits: no other run does. When this is
+        cancelled or either raises, the lane is told to stop and writes nothing (StopReason.LOST).
         """
         process = reservation.take()
         if process is None:
@@ -200,9 +202,12 @@ class Pool:
         flight = Flight(order)
         process.offer(flight, order)
         try:
-            while frames := await flight.take():
-                await on_frames(frames)
-                process.credit(flight, octets(frames))
+            while any(taken := await flight.take()):
+                if (spent := taken[1]) and on_spent is not None:
+                    await on_spent(spent)
+                if frames := taken[0]:
+                    await on_frames(frames)
+                    process.credit(flight, octets(frames))
         finally:
             if flight.outcome is None:
                 flight.is_forsaken = True

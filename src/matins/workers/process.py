@@ -45,6 +45,7 @@ from matins.workers.protocol import (
     Ready,
     Refused,
     Settled,
+    Spent,
     Started,
     Stop,
     Taken,
@@ -290,6 +291,9 @@ class Process:
             match message:
                 case Events():
                     self._heard(message)
+                case Spent():
+                    if (flight := self.flights.get((message.run_id, message.attempt))) is not None:
+                        flight.spend(message)
                 case Started():
                     if (flight := self.flights.get((message.run_id, message.attempt))) is not None:
                         flight.is_started = True

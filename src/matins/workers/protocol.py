@@ -8,6 +8,7 @@ are already-encoded JSON in `bytes`.
         | Execute ---------------------------->  |
         | <----------------------------- Started |   a lane took it; or Refused: nothing was run
         | <-------------- Events, Events, Events |
+        | <------------------------------- Spent |   a model was called for a cron's run; before its Settled
         | Credit ----------------------------->  |   that much of its events was consumed
         | Stop ------------------------------->  |   at any time; the lane answers with Settled all the same
         | <----------------------------- Settled |   exactly one for each Started
@@ -60,7 +61,8 @@ class Execute(Message, frozen=True, array_like=True):
 
     `offered_at` is CLOCK_MONOTONIC seconds, comparable between processes of one machine, stamped by the pool:
     a worker that reads the offer more than OFFER_SECONDS later answers Refused and runs nothing. By `token` the
-    graph's calls of the server are known as this attempt's; it is for the socket between the two alone.
+    graph's calls of the server are known as this attempt's; it is for the socket between the two alone. `tokens_left`
+    and `usd_left`: what it may still spend, where it is to be held to that.
     """
 
     run_id: UUID
@@ -73,6 +75,8 @@ class Execute(Message, frozen=True, array_like=True):
     creator: bytes | None = None
     cron_id: UUID | None = None
     token: str = ""
+    tokens_left: int | None = None
+    usd_left: float | None = None
 
 
 class Stop(Message, frozen=True, array_like=True):
@@ -146,6 +150,18 @@ class Events(Message, frozen=True, array_like=True):
     frames: list[Frame]
 
 
+class Spent(Message, frozen=True, array_like=True):
+    """A model was called: what it took, in tokens and US dollars, None when the price of `model` is not known."""
+
+    run_id: UUID
+    attempt: int
+    input_tokens: int
+    output_tokens: int
+    tokens: int
+    usd: float | None
+    model: str
+
+
 class Settled(Message, frozen=True, array_like=True):
     """The run is over in this process. Nothing of it executes any more.
 
@@ -155,6 +171,7 @@ class Settled(Message, frozen=True, array_like=True):
     interrupts, task id -> list, as JSON. `has_next`: the last checkpoint has nodes left to run.
     `error`: domain.runs.RunError as JSON. `reply`: what `wait` and `join` answer, as JSON.
     `is_untouched`: it was refused before it wrote anything. `output`: of a cron's run, what it said in the end.
+    `is_transient`: of a run that its policy has tried again, the error may pass; its `error` frame was not sent.
     """
 
     run_id: UUID
@@ -169,6 +186,7 @@ class Settled(Message, frozen=True, array_like=True):
     reason: str | None = None
     is_untouched: bool = False
     output: str | None = None
+    is_transient: bool = False
 
 
 class Taken(Message, frozen=True, array_like=True):
@@ -187,7 +205,7 @@ class Answer(Message, frozen=True, array_like=True):
 
 
 ToWorker: TypeAlias = Execute | Stop | Credit | Call | Drain
-FromWorker: TypeAlias = Ready | Failed | Beat | Started | Refused | Events | Settled | Taken | Answer
+FromWorker: TypeAlias = Ready | Failed | Beat | Started | Refused | Events | Spent | Settled | Taken | Answer
 
 
 def octets(frames: Sequence[Frame]) -> int:

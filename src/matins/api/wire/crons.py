@@ -27,7 +27,7 @@ class Cron(msgspec.Struct, kw_only=True):
 
     What follows is ours, and there as soon as it had a slot. `last_success` is the newest slot whose run was a success.
     Of its newest 100 slots, `streak` says how many runs in a row were one (below zero: how many failed), and
-    `p50_duration_ms` is the median of how long successes took.
+    `p50_duration_ms` is the median of how long successes took. `tokens_7d` and `cost_usd_7d`: what it used in 7 days.
     """
 
     cron_id: UUID
@@ -49,6 +49,8 @@ class Cron(msgspec.Struct, kw_only=True):
     last_success: str | msgspec.UnsetType | None = msgspec.UNSET
     streak: int | msgspec.UnsetType = msgspec.UNSET
     p50_duration_ms: int | msgspec.UnsetType | None = msgspec.UNSET
+    tokens_7d: int | msgspec.UnsetType = msgspec.UNSET
+    cost_usd_7d: float | msgspec.UnsetType = msgspec.UNSET
     policy: Policy | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -77,6 +79,7 @@ def cron(stored: Stored, figures: Figures | None = None) -> Cron:
         shown.last_success = figures.last_success.isoformat() if figures.last_success else None
         shown.streak = figures.streak
         shown.p50_duration_ms = None if figures.p50_s is None else round(1000 * figures.p50_s)
+        shown.tokens_7d, shown.cost_usd_7d = figures.tokens_7d, figures.cost_usd_7d
     return shown
 
 

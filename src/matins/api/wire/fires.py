@@ -18,7 +18,9 @@ class Fire(msgspec.Struct, kw_only=True):
     be caught up, with a `reason`.
     `trigger`: `schedule`, or `catch_up` after a downtime. `lateness_ms`: how long after the slot it was recorded.
     `status`, `started_at`, `ended_at`, `error` and `output` are its run's, as it was last; they stay when run and
-    thread are gone. `output` is the text of the last message, or the values, cut to 1,000 characters.
+    thread are gone. `output` is the text of the last message, or the values, cut to 1,000 characters. `retries` says
+    how often it was tried again after an error that may pass. The rest is what its calls of models took; `cost_usd` is
+    of those whose price is known.
     """
 
     cron_id: UUID
@@ -36,6 +38,12 @@ class Fire(msgspec.Struct, kw_only=True):
     ended_at: str | None
     error: msgspec.Raw | None
     output: str | None
+    retries: int
+    model_calls: int
+    input_tokens: int
+    output_tokens: int
+    tokens: int
+    cost_usd: float
 
 
 def fire(stored: Stored) -> Fire:
@@ -56,6 +64,12 @@ def fire(stored: Stored) -> Fire:
         ended_at=instant(stored.ended_at) if stored.ended_at else None,
         error=msgspec.Raw(stored.error) if stored.error else None,
         output=stored.output,
+        retries=stored.retries,
+        model_calls=stored.model_calls,
+        input_tokens=stored.input_tokens,
+        output_tokens=stored.output_tokens,
+        tokens=stored.tokens,
+        cost_usd=stored.cost_usd,
     )
 
 

@@ -13,12 +13,15 @@ from matins.domain.webhooks import Delivery as Stored
 class Delivery(msgspec.Struct, kw_only=True):
     """What one run reports to its webhook, and what became of it: `pending`, `delivered` or `dead`.
 
+    Or what is told of a cron: then `cron_id` is there, and `run_id` is null.
+
     `delivery_id` is the report's `webhook-id`. `attempts` counts the tries, `next_attempt_at` says when the next one
     is, `last_error` why the last one failed. `thread_id` is null when the thread went with the run.
     """
 
     delivery_id: UUID
-    run_id: UUID
+    run_id: UUID | None
+    cron_id: UUID | None
     thread_id: UUID | None
     url: str
     status: str
@@ -35,6 +38,7 @@ def delivery(stored: Stored) -> Delivery:
     return Delivery(
         delivery_id=stored.delivery_id,
         run_id=stored.run_id,
+        cron_id=stored.cron_id,
         thread_id=stored.thread_id,
         url=stored.url,
         status=stored.status.value,

@@ -23,8 +23,10 @@ from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
 from matins.domain.webhooks import webhook_of
+from matins.engine import failures, spending
 from matins.engine.callers import Callers
 from matins.engine.lease import Lease
+from matins.engine.queue import policed
 from matins.engine.streams.hub import Hub
 from matins.engine.streams.log import Log
 from matins.engine.streams.wake import Wakes
@@ -33,7 +35,7 @@ from matins.storage.pool import Conn, Pool
 from matins.workers.flight import Abandoned, Died, NotStarted, Outcome
 from matins.workers.pool import Pool as Workers
 from matins.workers.pool import Reservation
-from matins.workers.protocol import Execute, Settled
+from matins.workers.protocol import Execute, Settled, Spent
 
 _CHANGES: Final = {
     "success": Change.SUCCEEDED,
@@ -112,7 +114,8 @@ class Lanes:
         """Start a run that this node has just claimed, in a lane that was kept for it."""
         if self._group is None:
             raise RuntimeError("Lanes.run has not started")
-        lane = _Lane(Log(self._pool, run.held, is_followed=run.is_followed), time.monotonic() + self._limit_s)
+        limit_s = min(self._limit_s, policed.limit_s(run))
+        lane = _Lane(Log(self._pool, run.held, is_followed=run.is_followed), time.monotonic() + limit_s)
         self._held[run.held] = lane
         self._group.start_soon(self._carry, run, reservation, lane.log)
 
@@ -189,8 +192,13 @@ class Lanes:
                 await self._settle(run, await self._stopped(run), log)
                 return
             with self.callers.admitted(run) as token:
-                order = _order(run, token)
-                outcome = await self._workers.execute(reservation, order, partial(self._pass_on, run, log))
+                left = spending.Allowance()
+                if run.cron_id is not None:
+                    left = await self._pool.run(partial(policed.allowance, run=run), transaction=False)
+                order = _order(run, token, left)
+                outcome = await self._workers.execute(
+                    reservation, order, partial(self._pass_on, run, log), partial(self._spend, run)
+                )
             await self._conclude(run, outcome, log)
         except (LeaseLost, Unavailable):
             raise
@@ -198,6 +206,27 @@ class Lanes:
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(run.run_id))
             failure = RunError(type(unexpected).__name__, "The run's result could not be recorded.")
             await self._fail(run, failure, log)
+
+    async def _spend(self, run: Run, calls: list[Spent]) -> None:
+        """Put on record what the run has spent; others of its cron may be to stop for it."""
+        if run.cron_id is None:
+            return
+        work = partial(spending.note, cron_id=run.cron_id, run_id=run.run_id, calls=calls)
+        if await self._pool.run(work):
+            self._wakes.tell_queue()
+            self._wakes.holds()
+
+    async def _try_again(self, run: Run, settled: Settled, log: Log) -> None:
+        """Have the run tried again after an error that may pass; else that is its end."""
+        after_s = await self._pool.run(partial(policed.retry, run=run))
+        if after_s is not None:
+            telemetry.log().warning(
+                telemetry.RUN_RETRIED, run_id=str(run.run_id), attempt=run.attempt, after_s=after_s
+            )
+            self._wakes.tell_queue()
+            return
+        await self._pass_on(run, log, [Frame(ERROR, settled.error or b"null")])
+        await self._settle(run, settled, log)
 
     async def _pass_on(self, run: Run, log: Log, frames: list[Frame]) -> None:
         """Keep frames, if the run is resumable or followed elsewhere, then hand them to those who listen."""
@@ -215,6 +244,8 @@ class Lanes:
                 raise LeaseLost(str(run.run_id))
             case Settled(outcome="stopped", reason=StopReason.DRAIN.value):
                 await self._release([run.held], charge=0)
+            case Settled(is_transient=True):
+                await self._try_again(run, outcome, log)
             case Settled():
                 await self._settle(run, outcome, log)
             case NotStarted():
@@ -289,6 +320,8 @@ class Lanes:
                 ended = await queue.settle(conn, run.held, end)
                 if ended is None:
                     reply = b"{}"
+                else:
+                    await failures.judge(conn, ended)
                 return ended is None or ended.is_followed
             except LeaseLost:
                 # A second try may find the work done by a first whose COMMIT was not answered.
@@ -336,7 +369,7 @@ class _State(msgspec.Struct):
     checkpoint_id: str | None
 
 
-def _order(run: Run, token: str) -> Execute:
+def _order(run: Run, token: str, left: spending.Allowance) -> Execute:
     return Execute(
         run_id=run.run_id,
         thread_id=run.thread_id,
@@ -348,4 +381,6 @@ def _order(run: Run, token: str) -> Execute:
         creator=run.creator,
         cron_id=run.cron_id,
         token=token,
+        tokens_left=left.tokens,
+        usd_left=left.usd,
     )

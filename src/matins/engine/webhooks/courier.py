@@ -129,7 +129,7 @@ class Courier:
         telemetry.log().warning(
             event,
             delivery_id=str(claimed.delivery_id),
-            run_id=str(claimed.run_id),
+            of=str(claimed.run_id or claimed.cron_id),
             host=claimed.host,
             attempt=claimed.attempt,
             reason=reason,

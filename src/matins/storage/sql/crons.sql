@@ -52,15 +52,21 @@ SET schedule = $2, timezone = $3, tzdata = $4, end_time = $5, enabled = $6, next
 WHERE cron_id = $1
 RETURNING *;
 
+-- name: lock_owner :exec
+-- $1 owner. Who counts the crons of one owner does so after the other.
+SELECT pg_advisory_xact_lock(hashtextextended('matins.crons of ' || $1, 0));
+
 -- name: delete_cron :one
 -- $1 cron_id, $2 owner or null
 DELETE FROM matins.cron WHERE cron_id = $1 AND ($2::text IS NULL OR owner = $2) RETURNING cron_id;
 
--- name: pause_cron :exec
--- $1 cron_id, $2 the revision that could not be fired, $3 reason
+-- name: pause_cron :one
+-- $1 cron_id, $2 the revision that is to be paused, $3 reason. Whether it was on.
+WITH before AS (SELECT enabled FROM matins.cron WHERE cron_id = $1 AND revision = $2)
 UPDATE matins.cron
 SET enabled = false, paused_reason = $3, revision = revision + 1, updated_at = matins.now()
-WHERE cron_id = $1 AND revision = $2;
+WHERE cron_id = $1 AND revision = $2
+RETURNING (SELECT enabled FROM before) AS was_on;
 
 -- name: pause_crons_of_assistant :exec
 -- $1 assistant_id, $2 reason

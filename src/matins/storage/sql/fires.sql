@@ -10,8 +10,10 @@ ORDER BY c.cron_id
 FOR UPDATE OF c SKIP LOCKED;
 
 -- name: take_threads :many
--- $1 thread_ids. One that somebody holds is skipped: firing waits for nobody.
-SELECT thread_id FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED;
+-- $1 thread_ids. One that somebody holds is skipped: firing waits for nobody. `asked_at`: since when it waits for an
+-- answer, if it does.
+SELECT thread_id, CASE WHEN status = 'interrupted' AND interrupts::text <> '{}' THEN state_updated_at END AS asked_at
+FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: advance_crons :exec
 -- $1 cron_ids, $2 following dates or null where none follows. The caller holds the rows.
@@ -103,9 +105,9 @@ SET outcome = 'fired', reason = NULL, status = 'pending', run_id = $3, thread_id
 WHERE cron_id = $1 AND scheduled_for = $2 AND outcome = 'waiting';
 
 -- name: give_up_fires :exec
--- $1 cron_id, $2 outcome, $3 reason
+-- $1 cron_id, $2 outcome, $3 reason, $4 a slot or null for all that wait
 UPDATE matins.cron_fire SET outcome = $2, reason = $3, recorded_at = matins.now()
-WHERE cron_id = $1 AND outcome = 'waiting';
+WHERE cron_id = $1 AND outcome = 'waiting' AND scheduled_for = coalesce($4, scheduled_for);
 
 -- name: keep_output :exec
 -- $1 run_id, $2 its last words
@@ -136,8 +138,8 @@ SELECT count(*) FROM (
 -- name: sum_fires :many
 -- $1 cron_ids, $2 how many of the newest slots count. For each cron that has any: its newest slot, its newest success,
 -- how many runs in a row were a success, or below zero a failure (what was cancelled is neither), and the median of
--- how long its successes took.
-SELECT c.cron_id, newest.*, success.last_success, recent.streak, recent.p50_s
+-- how long its successes took, and what it has used in 7 days.
+SELECT c.cron_id, newest.*, success.last_success, recent.streak, recent.p50_s, week.tokens_7d, week.cost_usd_7d
 FROM unnest($1::uuid[]) AS c (cron_id)
 CROSS JOIN LATERAL (
     SELECT f.scheduled_for, f.outcome, f.reason, f.trigger, f.run_id, f.status
@@ -147,6 +149,11 @@ CROSS JOIN LATERAL (
     SELECT max(f.scheduled_for) AS last_success
     FROM matins.cron_fire AS f WHERE f.cron_id = c.cron_id AND f.status = 'success'
 ) AS success
+CROSS JOIN LATERAL (
+    SELECT coalesce(sum(f.tokens), 0)::bigint AS tokens_7d, coalesce(sum(f.cost_usd), 0) AS cost_usd_7d
+    FROM matins.cron_fire AS f
+    WHERE f.cron_id = c.cron_id AND f.run_id IS NOT NULL AND f.recorded_at > matins.now() - interval '7 days'
+) AS week
 CROSS JOIN LATERAL (
     SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM ended_at - started_at)::double precision)
                FILTER (WHERE status = 'success') AS p50_s,
@@ -166,11 +173,13 @@ CROSS JOIN LATERAL (
 ) AS recent;
 
 -- name: trim_fires :many
--- $1 older than this many seconds, $2 limit
+-- $1 older than this many seconds, $2 limit. The runs of a cron with `max_runs` stay: they are counted.
 DELETE FROM matins.cron_fire WHERE (cron_id, scheduled_for) IN (
     SELECT cron_id, scheduled_for FROM matins.cron_fire
     WHERE recorded_at < matins.now() - make_interval(secs => $1::double precision)
       AND status IS DISTINCT FROM 'pending' AND status IS DISTINCT FROM 'running'
+      AND (run_id IS NULL OR NOT EXISTS (SELECT FROM matins.cron AS c WHERE c.cron_id = cron_fire.cron_id
+                                                                        AND c.policy ->> 'max_runs' IS NOT NULL))
     ORDER BY recorded_at LIMIT $2
 )
 RETURNING cron_id;

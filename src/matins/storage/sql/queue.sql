@@ -114,6 +114,16 @@ FROM unnest($1::uuid[], $2::int[]) AS mine (run_id, attempt)
 WHERE r.run_id = mine.run_id AND r.attempt = mine.attempt AND r.status = 'running'
 RETURNING r.run_id, r.thread_id, r.attempt, r.crashes, r.stop;
 
+-- name: retry_run :one
+-- $1 run_id, $2 attempt, $3 seconds until it is tried again, $4 how often at most, $5 before when or null. Back to the
+-- queue after an error that may pass. No row: it was tried often enough, or is to stop, or the attempt is over.
+UPDATE matins.run AS r
+SET status = 'pending', node_id = NULL, retries = r.retries + 1, updated_at = matins.now(),
+    due_at = matins.now() + make_interval(secs => $3::double precision)
+WHERE r.run_id = $1 AND r.attempt = $2 AND r.status = 'running' AND r.stop IS NULL AND r.retries < $4
+  AND matins.now() + make_interval(secs => $3::double precision) < coalesce($5::timestamptz, 'infinity')
+RETURNING r.retries;
+
 -- name: held_by_node :many
 -- $1 node_id
 SELECT run_id, thread_id, attempt, stop, NOT run.followed_on <@ ARRAY[node_id] OR EXISTS (

@@ -4,6 +4,10 @@ INSERT INTO matins.webhook_delivery (delivery_id, run_id, thread_id, owner, url,
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (run_id) DO NOTHING;
 
+-- name: insert_alert :exec
+-- $1 delivery_id, $2 cron_id, $3 owner, $4 url, $5 host, $6 payload
+INSERT INTO matins.webhook_delivery (delivery_id, cron_id, owner, url, host, payload) VALUES ($1, $2, $3, $4, $5, $6);
+
 -- name: list_due_hosts :many
 -- Hosts to which something is due. Goes from host to host in the index, past however much waits for one of them.
 WITH RECURSIVE waiting AS (
@@ -36,7 +40,7 @@ FROM (
     ) AS due
 ) AS claimed
 WHERE d.delivery_id = claimed.delivery_id
-RETURNING d.delivery_id, d.run_id, d.url, d.host, d.payload, d.attempts, matins.now() AS claimed_at;
+RETURNING d.delivery_id, d.run_id, d.cron_id, d.url, d.host, d.payload, d.attempts, matins.now() AS claimed_at;
 
 -- name: settle_delivery :exec
 -- $1 delivery_id. It was delivered, whichever try it was.
@@ -55,7 +59,7 @@ WHERE delivery_id = $1 AND attempts = $2 AND delivered_at IS NULL AND dead_at IS
 
 -- name: list_deliveries :many
 -- $1 owner or null, $2 run_id or null, $3 status or null, $4 limit, $5 offset. The newest first, without their payloads.
-SELECT delivery_id, run_id, thread_id, url, attempts, next_attempt_at, delivered_at, dead_at, last_error, created_at
+SELECT delivery_id, run_id, cron_id, thread_id, url, attempts, next_attempt_at, delivered_at, dead_at, last_error, created_at
 FROM matins.webhook_delivery
 WHERE ($1::text IS NULL OR owner = $1)
   AND ($2::uuid IS NULL OR run_id = $2)
@@ -81,7 +85,7 @@ SELECT count(*) FROM (
 
 -- name: get_delivery :one
 -- $1 delivery_id, $2 owner or null
-SELECT delivery_id, run_id, thread_id, url, attempts, next_attempt_at, delivered_at, dead_at, last_error, created_at
+SELECT delivery_id, run_id, cron_id, thread_id, url, attempts, next_attempt_at, delivered_at, dead_at, last_error, created_at
 FROM matins.webhook_delivery WHERE delivery_id = $1 AND ($2::text IS NULL OR owner = $2);
 
 -- name: replay_delivery :one
@@ -90,7 +94,7 @@ UPDATE matins.webhook_delivery
 SET attempts = 0, next_attempt_at = matins.now(), delivered_at = NULL, dead_at = NULL
 WHERE delivery_id = $1 AND ($2::text IS NULL OR owner = $2)
   AND (delivered_at IS NOT NULL OR dead_at IS NOT NULL)
-RETURNING delivery_id, run_id, thread_id, url, attempts, next_attempt_at, delivered_at, dead_at, last_error, created_at;
+RETURNING delivery_id, run_id, cron_id, thread_id, url, attempts, next_attempt_at, delivered_at, dead_at, last_error, created_at;
 
 -- name: delete_delivery_of_run :exec
 -- $1 run_id

@@ -1,0 +1,172 @@
+"""What crons' runs spend: put on record as it happens, held against budgets, and against what is left before a slot.
+
+A budget is the policy's as it is now, so that one that is raised counts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from matins import telemetry
+from matins.domain import policies
+from matins.domain.access import EVERYONE
+from matins.domain.alerts import Kind
+from matins.domain.budgets import (
+    Ceilings,
+    Room,
+    Spent,
+    has_budget,
+    nearly_used_up,
+    room,
+    used_up,
+    window_start,
+)
+from matins.domain.crons import Cron
+from matins.domain.errors import Invalid
+from matins.domain.ids import CronId, RunId, ThreadId
+from matins.domain.policies import Policy
+from matins.domain.runs import RunStatus, StopReason
+from matins.domain.schedules import most_a_day
+from matins.engine import alerts
+from matins.storage import crons, fires, spending, stops
+from matins.storage.pool import Conn
+from matins.workers.protocol import Spent as Call
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a run may spend before it is held: None where it is not to be."""
+
+    tokens: int | None = None
+    usd: float | None = None
+
+
+def policy_of(cron: Cron) -> Policy:
+    """Give the policy of a cron. Raises: Invalid, also when it cannot be read."""
+    try:
+        return policies.read(msgspec.json.decode(cron.policy or b"{}", type=dict[str, object]))
+    except msgspec.DecodeError as unreadable:
+        raise Invalid(str(unreadable)) from None
+
+
+async def note(
+    conn: Conn, cron_id: CronId, run_id: RunId, calls: Sequence[Call]
+) -> list[tuple[RunId, ThreadId]]:
+    """Put what calls of models took on record; when that used up a budget, pause the cron. Must be in a transaction.
+
+    Runs of the cron that wait are stopped with it; so are those that run, if its policy says so. Gives those that are
+    to be told.
+    """
+    for call in calls:
+        await spending.add(
+            conn,
+            run_id,
+            input_tokens=call.input_tokens,
+            output_tokens=call.output_tokens,
+            tokens=call.tokens,
+            usd=call.usd or 0.0,
+        )
+    cron = await crons.get(conn, cron_id, scope=EVERYONE)
+    if cron is None or not cron.policy:
+        return []
+    try:
+        if not has_budget(policy_of(cron)):
+            return []
+        cron = await crons.lock(
+            conn, cron_id, scope=EVERYONE
+        )  # one after the other: who crosses it is told once
+        if cron is None:
+            return []
+        policy = policy_of(cron)
+        since = window_start(policy, cron.timezone, (await crons.clock(conn))[0])
+    except Invalid:  # meddled with: it is paused when it is due
+        return []
+    now = (await spending.spent(conn, [spending.Question(cron_id=cron_id, since=since)]))[cron_id]
+    before = Spent(
+        tokens=now.tokens - sum(call.tokens for call in calls),
+        usd=now.usd - sum(call.usd or 0.0 for call in calls),
+    )
+    reason = used_up(policy, now)
+    unpriced = next((call.model for call in calls if call.usd is None), None)
+    if policy.budget_usd is not None and unpriced is not None:
+        reason = f"budget_usd: no price is known of the model '{unpriced}'; name it under `prices` of langgraph.json"
+    if reason is None:
+        if (nearly := nearly_used_up(policy, before, now)) is not None:
+            telemetry.log().warning(telemetry.CRON_BUDGET, cron_id=str(cron_id), reason=nearly)
+            await alerts.tell(conn, cron, Kind.BUDGET_WARNING, nearly)
+        return []
+    if not cron.enabled:
+        return []
+    await alerts.pause(conn, cron, reason)
+    return await _stop_others(conn, cron_id, run_id, stops_running=policy.on_budget == "cancel")
+
+
+async def _stop_others(
+    conn: Conn, cron_id: CronId, run_id: RunId, *, stops_running: bool
+) -> list[tuple[RunId, ThreadId]]:
+    """Stop the other runs of a cron that are in flight; one whose thread somebody holds just now is left to end."""
+    others = [
+        each
+        for each in (await fires.in_flight(conn, [cron_id])).get(cron_id, [])
+        if each.run_id != run_id and (stops_running or each.status is RunStatus.PENDING)
+    ]
+    if not others:
+        return []
+    held = await fires.take_threads(conn, list({each.thread_id for each in others}))
+    for each in others:
+        if each.thread_id in held:
+            await stops.stop(conn, each.run_id, StopReason.INTERRUPT)
+    return [(each.run_id, each.thread_id) for each in others if each.thread_id in held]
+
+
+async def allowance(conn: Conn, cron_id: CronId) -> Allowance:
+    """Give what a run of a cron may still spend: where its policy has it stopped when a budget is used up."""
+    cron = await crons.get(conn, cron_id, scope=EVERYONE)
+    if cron is None or not cron.policy:
+        return Allowance()
+    try:
+        policy = policy_of(cron)
+        if policy.on_budget != "cancel" or not has_budget(policy):
+            return Allowance()
+        since = window_start(policy, cron.timezone, (await crons.clock(conn))[0])
+    except Invalid:
+        return Allowance()
+    used = (await spending.spent(conn, [spending.Question(cron_id=cron_id, since=since)]))[cron_id]
+    return Allowance(
+        None if policy.budget_tokens is None else max(0, policy.budget_tokens - used.tokens),
+        None if policy.budget_usd is None else max(0.0, policy.budget_usd - used.usd),
+    )
+
+
+async def rooms(conn: Conn, asked: Sequence[tuple[Cron, Policy]], ceilings: Ceilings) -> dict[CronId, Room]:
+    """Give how many more runs each of these crons may have; one that is not in it may have any number.
+
+    Only what can be reached is summed up: a schedule that has fewer slots a day than the server allows needs no count.
+    """
+    questions: list[spending.Question] = []
+    limited: dict[CronId, Policy] = {}
+    for cron, policy in asked:
+        try:
+            is_often = most_a_day(cron.schedule) > ceilings.runs_per_day
+            since = None
+            if has_budget(policy) and cron.next_run_date is not None:
+                since = window_start(policy, cron.timezone, cron.next_run_date)
+        except Invalid:
+            continue  # it is paused when it is due
+        if is_often or since is not None or policy.max_runs is not None:
+            limited[cron.cron_id] = policy
+            questions.append(
+                spending.Question(
+                    cron_id=cron.cron_id,
+                    since=since,
+                    counts_runs=policy.max_runs is not None,
+                    most=int(ceilings.runs_per_day) if is_often else 0,
+                )
+            )
+    if not questions:
+        return {}
+    found = await spending.spent(conn, questions)
+    return {cron_id: room(policy, ceilings, found[cron_id]) for cron_id, policy in limited.items()}

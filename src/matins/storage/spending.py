@@ -1,0 +1,56 @@
+"""What crons have spent, by their ledger: add to it, sum it up, and how their newest runs ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from matins.domain.budgets import Spent
+from matins.domain.ids import CronId, RunId
+from matins.domain.runs import RunStatus
+from matins.storage import sql
+from matins.storage.pool import Conn
+
+
+async def add(
+    conn: Conn, run_id: RunId, *, input_tokens: int, output_tokens: int, tokens: int, usd: float
+) -> None:
+    """Add a call of a model to the ledger's row of a run."""
+    await conn.execute(
+        sql.load("spending")["add_spending"].text, run_id, input_tokens, output_tokens, tokens, usd
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What to sum up of a cron: what it used `since`; all its runs, if it `counts_runs`; its runs of 24 hours.
+
+    The last are counted up to `most`.
+    """
+
+    cron_id: CronId
+    since: datetime | None = None
+    counts_runs: bool = False
+    most: int = 0
+
+
+async def spent(conn: Conn, asked: Sequence[Question]) -> dict[CronId, Spent]:
+    """Sum up what the ledger has of each of these crons."""
+    found = await conn.fetch(
+        sql.load("spending")["sum_spending"].text,
+        [each.cron_id for each in asked],
+        [each.since for each in asked],
+        [each.counts_runs for each in asked],
+        [each.most for each in asked],
+    )
+    return {
+        CronId(row["cron_id"]): Spent(row["runs_of_day"], row["runs"], row["tokens"], row["usd"])
+        for row in found
+    }
+
+
+async def ends(conn: Conn, cron_id: CronId, *, since: datetime | None, limit: int) -> list[RunStatus]:
+    """Give how the newest runs of a cron ended, the newest first: a success, an error or a time-out."""
+    found = await conn.fetch(sql.load("spending")["list_ends"].text, cron_id, since, limit)
+    return [RunStatus(row["status"]) for row in found]
