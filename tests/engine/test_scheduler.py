@@ -11,6 +11,7 @@ import pytest
 
 from matins import telemetry
 from matins.domain.access import EVERYONE
+from matins.domain.budgets import Ceilings
 from matins.domain.crons import Cron
 from matins.domain.errors import AssistantNotFound, Unavailable
 from matins.domain.ids import AssistantId, CronId, ThreadId, system_assistant_id, uuid7
@@ -730,3 +731,22 @@ async def test_a_thread_and_a_cron_that_nobody_knows_are_named(moving: Pool) -> 
         await create_cron(moving, "* * * * *", thread_id=ThreadId(uuid4()))
     with pytest.raises(Exception, match="not found"):
         await moving.run(lambda conn: crons.update(conn, CronId(uuid7()), CronChange(), scope=EVERYONE))
+
+
+async def test_a_cron_has_no_more_runs_in_a_day_than_the_server_allows(moving: Pool) -> None:
+    async with scheduling(moving, ceilings=Ceilings(runs_per_day=3)) as due:
+        seldom = await create_cron(moving, "0 0 * * *")
+        often = await create_cron(moving, "0,30 * * * *")
+        for number in range(1, 5):
+            slot = (await get(moving, often)).next_run_date
+            assert slot is not None
+            left = slot - (await moving.run(stored.clock))[0]
+            await pass_time(moving, due, seconds=left.total_seconds())
+            await until(at_least(moving, often, number))
+        found = await fires(moving, often)
+        assert [each["outcome"] for each in found] == ["fired"] * 3 + ["skipped"]
+        assert found[-1]["reason"] == (
+            "3 runs in 24 hours, the most that this server allows a cron (MATINS_CRON_RUNS_PER_DAY)"
+        )
+        assert (await get(moving, often)).paused_reason == found[-1]["reason"]
+        assert (await get(moving, seldom)).enabled

@@ -16,6 +16,7 @@ import msgspec
 from anyio.abc import TaskStatus
 
 from matins.domain.access import EVERYONE
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.crons import Cron
 from matins.domain.ids import NodeId, RunId, ThreadId, uuid7
 from matins.domain.runs import Run
@@ -253,7 +254,9 @@ class Twice(Pool):
 
 
 @asynccontextmanager
-async def scheduling(pool: Pool, *, on_fired: Callable[[], None] = lambda: None) -> AsyncIterator[Wake]:
+async def scheduling(
+    pool: Pool, *, on_fired: Callable[[], None] = lambda: None, ceilings: Ceilings = DEFAULT_CEILINGS
+) -> AsyncIterator[Wake]:
     """Run a scheduler, and what catches up, alone; gives what wakes the scheduler."""
     due, slots = Wake(), Wake()
     lease: Any = HeldLease()
@@ -269,8 +272,11 @@ async def scheduling(pool: Pool, *, on_fired: Callable[[], None] = lambda: None)
         wake=due,
         on_fired=fired,
         on_displaced=lambda *_: None,
+        ceilings=ceilings,
     )
-    catching_up = CatchingUp(pool=pool, graphs=Graphs(), lease=lease, wake=slots, on_fired=on_fired)
+    catching_up = CatchingUp(
+        pool=pool, graphs=Graphs(), lease=lease, wake=slots, on_fired=on_fired, ceilings=ceilings
+    )
     async with running(scheduler), running(catching_up):
         yield due
 
