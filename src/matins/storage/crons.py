@@ -122,7 +122,7 @@ async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
 
 async def lock_owner(conn: Conn, owner: str) -> None:
     """Let nobody else count this owner's crons until the end of the transaction."""
-    await conn.execute(sql.load("crons")["lock_owner"].text, owner)
+    await conn.fetchval(sql.load("crons")["lock_owner"].text, owner)
 
 
 async def delete(conn: Conn, cron_id: CronId, *, scope: Scope) -> bool:

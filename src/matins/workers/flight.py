@@ -7,6 +7,7 @@ since the worker waits for Credit. So a slow consumer holds its own run and nobo
 from __future__ import annotations
 
 import signal
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
@@ -18,6 +19,9 @@ from matins.workers.protocol import Execute, Settled, Spent
 
 Key: TypeAlias = tuple[UUID, int]
 """A run and the attempt."""
+
+OnFrames: TypeAlias = Callable[[list[Frame]], Awaitable[None]]
+OnSpent: TypeAlias = Callable[[list[Spent]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

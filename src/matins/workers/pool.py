@@ -22,15 +22,11 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from matins import telemetry
 from matins.domain import errors
-from matins.domain.frames import Frame
 from matins.domain.runs import StopReason
-from matins.workers.flight import Flight, Key, NotStarted, Outcome
+from matins.workers.flight import Flight, Key, NotStarted, OnFrames, OnSpent, Outcome
 from matins.workers.generation import Generation
 from matins.workers.process import STUCK_SECONDS, Launch, Process
-from matins.workers.protocol import Answer, Execute, Failed, Spent, octets
-
-OnFrames = Callable[[list[Frame]], Awaitable[None]]
-OnSpent = Callable[[list[Spent]], Awaitable[None]]
+from matins.workers.protocol import Answer, Execute, Failed, octets
 
 TICK_SECONDS: Final = 0.025
 """How often silence is counted: a blocked worker is known within SILENT_SECONDS and one tick."""

@@ -52,7 +52,7 @@ SET schedule = $2, timezone = $3, tzdata = $4, end_time = $5, enabled = $6, next
 WHERE cron_id = $1
 RETURNING *;
 
--- name: lock_owner :exec
+-- name: lock_owner :one
 -- $1 owner. Who counts the crons of one owner does so after the other.
 SELECT pg_advisory_xact_lock(hashtextextended('matins.crons of ' || $1, 0));
 
