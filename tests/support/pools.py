@@ -14,8 +14,8 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from matins.domain.frames import Frame
-from matins.workers.flight import NotStarted, Outcome
-from matins.workers.pool import OnFrames, Pool
+from matins.workers.flight import NotStarted, OnFrames, Outcome
+from matins.workers.pool import Pool
 from matins.workers.protocol import Execute, Settled
 
 ROOT = Path(__file__).parents[2]

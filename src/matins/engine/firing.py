@@ -47,7 +47,7 @@ class _Foreseen:
 class Prepared:
     """A cron that is about to be due, with what its runs need.
 
-    `room`: how many it may still have. `trouble`: why it cannot be fired.
+    `room`: how many it may still have. `trouble`: why it cannot be fired. `is_suspect`: it may not let itself be fired.
     """
 
     cron: Cron
@@ -57,6 +57,7 @@ class Prepared:
     overlap: Overlap = "allow"
     foreseen: _Foreseen | None = None
     room: Room = UNLIMITED
+    is_suspect: bool = False
     trouble: str | None = None
 
 
@@ -91,7 +92,7 @@ def prepare(cron: Cron, assistant: Assistant | str) -> Prepared:
             return prepared
         return replace(prepared, foreseen=_Foreseen(fire_of(prepared, planned.slots[0]), planned.following))
     except Exception:  # noqa: BLE001 - a wall: a bad row is found out when it is due, and keeps no other from being read
-        return prepared
+        return replace(prepared, is_suspect=True)
 
 
 def decide(due: list[Prepared], now: datetime, *, hold: str | None = None) -> Decided:

@@ -180,14 +180,23 @@ class Scheduler:
         ]
 
     async def _fire_all(self, due: list[Prepared]) -> float:
-        """Fire what is due in one transaction, or one by one if that fails; give how long to pause then."""
+        """Fire what is due in one transaction, or one by one if that fails; give how long to pause then.
+
+        What may spoil it for the others comes after them, by itself.
+        """
+        suspect = [each for each in due if each.is_suspect]
+        sound = [each for each in due if not each.is_suspect]
         try:
-            return 0.0 if await self._fire(due) else HELD_SECONDS
+            taken = [await self._fire(sound)] if sound else []
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - the wall of a loop iteration: find the bad one, fire the rest
-            telemetry.log().exception(telemetry.SCHEDULER_FAILED, crons=len(due))
-        taken = [await self._fire_alone(each) for each in due]
+            telemetry.log().exception(telemetry.SCHEDULER_FAILED, crons=len(sound))
+            suspect = due
+            taken = []
+        if not suspect:
+            return 0.0 if all(taken) else HELD_SECONDS
+        taken += [await self._fire_alone(each) for each in suspect]
         return 0.0 if all(taken) else FAILED_SECONDS
 
     async def _fire_alone(self, each: Prepared) -> int:

@@ -1,0 +1,96 @@
+"""Seven years of daily crons, through the scheduler and its ledger: one fire on every date, whatever the clocks do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from matins.domain.crons import Cron
+from matins.engine.streams.wake import Wake
+from matins.storage.pool import Pool
+from tests.support.engine import create_cron, scheduling, until
+
+pytestmark = pytest.mark.anyio
+
+ZONES = (
+    "America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "Antarctica/Troll", "Africa/Cairo",
+    "America/St_Johns",
+)  # fmt: skip
+TIMES = ("0 0 * * *", "30 1 * * *", "30 2 * * *", "45 23 * * *")
+BEGIN, END = datetime(2023, 12, 31, 12, tzinfo=UTC), datetime(2031, 1, 1, 12, tzinfo=UTC)
+FIRST, LAST = date(2024, 1, 1), date(2030, 12, 31)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+def changes(zone: str) -> list[datetime]:
+    """The hours in which the zone's offset changes."""
+    place, hours = ZoneInfo(zone), int((END - BEGIN) / HOUR)
+    marks = [BEGIN + hour * HOUR for hour in range(hours + 1)]
+    return [after for before, after in pairwise(marks) if utcoffset(place, before) != utcoffset(place, after)]
+
+
+def utcoffset(place: ZoneInfo, at: datetime) -> timedelta | None:
+    return at.astimezone(place).utcoffset()
+
+
+async def set_clock(pool: Pool, at: datetime) -> None:
+    async with pool.connection() as conn:
+        await conn.execute("UPDATE matins.test_offset SET by = $1 - clock_timestamp()", at)
+
+
+async def next_due(pool: Pool) -> datetime:
+    async with pool.connection() as conn:
+        due: datetime = await conn.fetchval("SELECT min(next_run_date) FROM matins.cron")
+        return due
+
+
+async def pass_to(pool: Pool, due: Wake, at: datetime) -> None:
+    """Let it be that time, and all that was due until then be decided."""
+    await set_clock(pool, at)
+    due()
+
+    async def is_decided() -> bool:
+        return await next_due(pool) > at
+
+    await until(is_decided)
+
+
+@pytest.mark.timeout(900)
+async def test_a_daily_cron_fires_once_on_every_date_in_every_place(moving: Pool) -> None:
+    await set_clock(moving, BEGIN)
+    crons: dict[tuple[str, str], Cron] = {}
+    async with scheduling(moving) as due:
+        for zone in ZONES:
+            for schedule in TIMES:
+                crons[zone, schedule] = await create_cron(
+                    moving, schedule, timezone=zone, policy={"misfire": "skip"}
+                )
+        now = BEGIN
+        near = sorted({change for zone in ZONES for change in changes(zone)})
+        for change in near:
+            # Up to the change in one go, as after a downtime; then each slot on time, until the day after.
+            if change - 1.5 * DAY > now:
+                await pass_to(moving, due, now := change - 1.5 * DAY)
+            while (slot := await next_due(moving)) < change + 1.5 * DAY:
+                await pass_to(moving, due, now := slot)
+        await pass_to(moving, due, END)
+    async with moving.connection() as conn:
+        rows = await conn.fetch("SELECT cron_id, scheduled_for, outcome FROM matins.cron_fire")
+    assert Counter(row["outcome"] for row in rows)["fired"] > 3500
+    assert {row["outcome"] for row in rows} == {"fired", "missed"}
+    expected = Counter(FIRST + n * DAY for n in range((LAST - FIRST).days + 1))
+    for (zone, _), cron in crons.items():
+        dates = Counter(
+            row["scheduled_for"].astimezone(ZoneInfo(zone)).date()
+            for row in rows
+            if row["cron_id"] == cron.cron_id
+        )
+        found = Counter({day: number for day, number in dates.items() if FIRST <= day <= LAST})
+        assert found == expected, (zone, cron.schedule)
+    fired = [row for row in rows if row["outcome"] == "fired"]
+    assert len({(row["cron_id"], row["scheduled_for"]) for row in rows}) == len(rows)
+    assert fired
