@@ -71,7 +71,7 @@ async def sizes(uri: str) -> dict[str, tuple[int, int]]:
     try:
         found = {}
         for table in TABLES:
-            row = await connection.fetchrow(
+            [row] = await connection.fetch(
                 f"SELECT count(*) AS rows, coalesce(sum(pg_column_size(t.*)), 0) AS octets FROM {table} AS t"  # noqa: S608
             )
             found[table] = (row["rows"], row["octets"])

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from matins.domain import policies
 from matins.domain.runs import Held, StopReason
 from matins.graphs.openings import newest
 from matins.graphs.registry import Registry
@@ -355,16 +354,10 @@ outer = StateGraph(State).add_node("inner", inner).add_edge(START, "inner").comp
 """
 
 
-@pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "_NOT_YET", policies._NOT_YET - {"on_interrupt"})
-
-
 def resuming(value: object) -> dict[str, Any]:
     return {"policy": {"on_interrupt": {"resume_with": value}}}
 
 
-@pytest.mark.usefixtures("answers")
 @pytest.mark.parametrize("value", ["yes", {"a": [1]}, None, False])
 async def test_all_that_a_run_asks_is_answered_in_the_same_run(
     pool: Pool, project: Project, value: object
@@ -381,7 +374,6 @@ async def test_all_that_a_run_asks_is_answered_in_the_same_run(
         assert msgspec.json.decode(settled.values or b"")["heard"] == heard
 
 
-@pytest.mark.usefixtures("answers")
 async def test_a_run_is_answered_25_times_and_then_waits(pool: Pool, project: Project) -> None:
     registry = project(QUESTIONS, "often")
     for times, has_next in ((25, False), (26, True)):
@@ -390,7 +382,6 @@ async def test_a_run_is_answered_25_times_and_then_waits(pool: Pool, project: Pr
         assert (settled.outcome, settled.has_next) == ("success", has_next)
 
 
-@pytest.mark.usefixtures("answers")
 async def test_a_breakpoint_is_no_question(pool: Pool, project: Project) -> None:
     registry = project(CHAT, "graph")
     asked = order(await claim(pool), "graph", input=say("0"), interrupt_before="*", **resuming("yes"))
@@ -398,7 +389,6 @@ async def test_a_breakpoint_is_no_question(pool: Pool, project: Project) -> None
     assert (settled.has_next, contents(settled)) == (True, ["0"])
 
 
-@pytest.mark.usefixtures("answers")
 async def test_a_new_attempt_is_answered_too(pool: Pool, project: Project) -> None:
     registry = project(QUESTIONS, "often")
     held = await claim(pool)

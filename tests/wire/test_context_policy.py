@@ -150,3 +150,18 @@ def test_a_graph_without_messages_may_begin_with_nothing_but_a_change_cannot_cut
         f"/runs/crons/{made[1]}", json={"policy": {"last_n": None, "context_policy": "fork"}}
     )
     assert (changed.status_code, changed.json()["policy"]["overlap"]) == (200, "skip")
+
+
+@covers("Answer", "resume_with")
+def test_what_a_run_asks_is_answered_by_its_cron(http: httpx.Client, thread: str, made: list[str]) -> None:
+    policy = {"on_interrupt": {"resume_with": "Ada"}}
+    for on in (thread, None):
+        response = create(http, on, policy, assistant_id="ask", input={"question": "Your name?"})
+        assert response.status_code == 200, response.text
+        assert response.json()["policy"]["on_interrupt"] == policy["on_interrupt"]
+        made.append(response.json()["cron_id"])
+        fired = fire(http, made[-1])
+        assert fired["status"] == "success"
+        assert "Thank you, Ada." in fired["output"]
+    assert http.get(f"/threads/{thread}").json()["status"] == "idle"
+    assert http.get(f"/threads/{thread}/state").json()["values"]["answer"] == "Thank you, Ada."

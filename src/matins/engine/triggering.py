@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
-from matins.domain.crons import Cron
 from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound, ThreadBusy
 from matins.domain.fires import Fire, Trigger
 from matins.domain.ids import CronId, RunId
