@@ -13,11 +13,12 @@ from matins.api.parts import Parts
 from matins.api.wire import crons as wire
 from matins.api.wire import fires as of_fires
 from matins.api.wire.json import Json, contained
-from matins.domain.access import Scope
+from matins.domain.access import EVERYONE, Scope
 from matins.domain.errors import BadRequest, CronNotFound
 from matins.domain.fires import STATUSES as FIRE_STATUSES
 from matins.domain.fires import Outcome, Trigger
 from matins.domain.ids import AssistantId, CronId, ThreadId
+from matins.domain.policies import Given
 from matins.engine import crons as engine
 from matins.storage import crons, fires
 from matins.storage.pool import Conn
@@ -39,6 +40,8 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
     policy, sent = policies.given(request, sent)
     asked = body.convert(sent, wire.CronCreate)
     await parts.webhooks.check([asked.webhook or None])
+    if thread_id is not None:
+        await policies.check_context(parts, policy, asked.assistant_id, scope=scope)
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
         schedule=asked.schedule,
@@ -96,6 +99,8 @@ async def update(request: Request, parts: Parts) -> Response:
     asked = body.convert(sent, wire.CronPatch)
     await parts.webhooks.check([asked.webhook or None])
     scope = auth.authorize(request)
+    if not policy.keys().isdisjoint(("context_policy", "last_n")):
+        await _check_context(parts, cron_id, policy, scope)
     change = engine.CronChange(
         schedule=None if asked.schedule is msgspec.UNSET else asked.schedule,
         timezone=None if asked.timezone is msgspec.UNSET else asked.timezone,
@@ -112,6 +117,14 @@ async def update(request: Request, parts: Parts) -> Response:
     )
     parts.crons_changed()
     return body.respond(wire.cron(cron))
+
+
+async def _check_context(parts: Parts, cron_id: CronId, policy: Given, scope: Scope) -> None:
+    """Check what a change makes of the policy of a cron on a thread."""
+    cron = await parts.pool.run(lambda conn: crons.get(conn, cron_id, scope=scope), transaction=False)
+    if cron is not None and cron.thread_id is not None:
+        stored = msgspec.json.decode(cron.policy or b"{}", type=Json)
+        await policies.check_context(parts, {**stored, **policy}, str(cron.assistant_id), scope=EVERYONE)
 
 
 async def delete(request: Request, parts: Parts) -> Response:

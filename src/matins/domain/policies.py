@@ -83,9 +83,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 DEFAULT: Final = Policy()
 
-_NOT_YET: Final = frozenset(
-    {"jitter_seconds", "min_interval_seconds", "condition", "on_condition_error", "context_policy", "last_n"}
-)
+_NOT_YET: Final = frozenset({"jitter_seconds", "min_interval_seconds", "condition", "on_condition_error"})
 """Fields that have no effect yet: better refused than believed."""
 
 Given: TypeAlias = Mapping[str, Any]
@@ -142,10 +140,17 @@ def overlap_of(policy: Policy, *, strategy: str | None, has_thread: bool) -> Ove
     if strategy is not None and strategy not in _OF_STRATEGY:
         raise Invalid(f"multitask_strategy: '{strategy}' is none of {', '.join(_OF_STRATEGY)}")
     asked = None if strategy is None else _OF_STRATEGY[strategy]
-    if policy.overlap == "allow":
+    is_shared = policy.context != "fork"
+    if is_shared and policy.overlap == "allow":
         raise Invalid("policy.overlap: 'allow' cannot be for a cron on a thread, which has one run at a time")
     if policy.overlap is not None and asked is not None and policy.overlap != asked:
         raise Invalid(
             f"policy.overlap: '{policy.overlap}' and multitask_strategy '{strategy}', which is '{asked}', differ"
         )
-    return policy.overlap or asked or "queue_one"
+    overlap = policy.overlap or asked or ("queue_one" if is_shared else "skip")
+    if not is_shared and overlap == "queue_one":
+        raise Invalid(
+            "policy.overlap: 'queue_one' cannot be for runs on copies of a thread, which do not wait for each other; "
+            "use 'skip', 'cancel_previous' or 'allow'"
+        )
+    return overlap

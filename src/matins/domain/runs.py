@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -177,7 +178,9 @@ class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):
 
     `graph_id` is resolved when the run is created; `config` and `context` are the assistant's merged with the
     request's; `input` and `command` stay as the client sent them. Of a cron's run, where the cron has one: `policy`, as
-    it was given (domain/policies.py), and `next_slot`, the slot that follows.
+    it was given (domain/policies.py), and `next_slot`, the slot that follows. `forked_from`: the thread that it works
+    on a copy of, where what it says in the end is posted, by a run that `posts`: it adds the messages of its command to
+    the thread and does nothing else.
     """
 
     graph_id: str
@@ -198,3 +201,5 @@ class RunKwargs(msgspec.Struct, frozen=True, kw_only=True):
     feedback_keys: list[str] | None = None
     policy: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
     next_slot: datetime | msgspec.UnsetType | None = msgspec.UNSET
+    forked_from: UUID | msgspec.UnsetType = msgspec.UNSET
+    posts: bool | msgspec.UnsetType = msgspec.UNSET

@@ -186,11 +186,14 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
         stream_resumable=payload.stream_resumable,
         durability=payload.durability or ("async" if payload.checkpoint_during else "exit"),
     )
-    temporary = cron.thread_id is None and cron.on_run_completed != "keep"
+    forks = each.policy.context == "fork"
+    temporary = forks or (cron.thread_id is None and cron.on_run_completed != "keep")
     kwargs = kwargs_of(request, assistant, temporary=temporary)
     if each.policy != policies.DEFAULT:
         given: Json = msgspec.json.decode(cron.policy or b"{}", type=dict[str, object])
         kwargs = msgspec.structs.replace(kwargs, policy=given, next_slot=_next_slot(cron, at))
+    if forks and cron.thread_id is not None:
+        kwargs = msgspec.structs.replace(kwargs, forked_from=cron.thread_id)
     return fires.NewFire(
         cron,
         at,
@@ -198,7 +201,7 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
         trigger=trigger.value,
         run=NewRun(
             run_id=RunId(uuid7()),
-            thread_id=cron.thread_id or ThreadId(uuid7()),
+            thread_id=ThreadId(uuid7()) if forks or cron.thread_id is None else cron.thread_id,
             assistant_id=assistant.assistant_id,
             metadata=msgspec.json.encode(metadata_of(request.metadata, assistant)),
             kwargs=msgspec.json.encode(kwargs),

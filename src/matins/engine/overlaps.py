@@ -49,7 +49,7 @@ def without_overlaps(
             written.append(row)
             continue
         cron, run = row.cron, row.run
-        reason = _why_not(overlaps[cron.cron_id], mine[cron.cron_id], is_busy=cron.thread_id in busy)
+        reason = _why_not(overlaps[cron.cron_id], mine[cron.cron_id], is_busy=run.thread_id in busy)
         if reason is not None:
             written.append(replace(row, outcome="skipped", reason=reason, run=None))
             continue
@@ -63,8 +63,7 @@ def without_overlaps(
                 else:
                     displaced.append(Displacing(each.run_id, each.thread_id, stop))
         mine[cron.cron_id].append(fires.InFlight(run.run_id, run.thread_id, RunStatus.PENDING))
-        if cron.thread_id is not None:
-            busy.add(cron.thread_id)
+        busy.add(run.thread_id)
         place[run.run_id] = len(written)
         written.append(row)
     return written, displaced

@@ -260,15 +260,17 @@ class Scheduler:
     ) -> tuple[list[fires.NewFire], list[Displacing]]:
         """Give the rows as their crons' policies have them, and the runs to stop."""
         overlaps: dict[CronId, Overlap] = {each.cron.cron_id: each.overlap for each in due}
-        careful = {
-            row.cron.cron_id: row.cron for row in rows if row.run and overlaps[row.cron.cron_id] != "allow"
-        }
+        careful = {row.cron.cron_id for row in rows if row.run and overlaps[row.cron.cron_id] != "allow"}
         if not careful:
             return rows, []
-        threads = {cron.thread_id for cron in careful.values() if overlaps[cron.cron_id] == "skip"} - {None}
+        threads = {
+            row.run.thread_id
+            for row in rows
+            if row.run and row.run.thread_id == row.cron.thread_id and overlaps[row.cron.cron_id] == "skip"
+        }
         under_way = UnderWay(
             await fires.in_flight(conn, list(careful)),
-            await fires.busy_threads(conn, [each for each in threads if each]) if threads else frozenset(),
+            await fires.busy_threads(conn, list(threads)) if threads else frozenset(),
         )
         return without_overlaps(rows, overlaps, under_way)
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
-from matins.domain.crons import Cron
 from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound, ThreadBusy
 from matins.domain.fires import Fire, Trigger
 from matins.domain.ids import CronId, RunId
@@ -60,7 +59,7 @@ async def trigger(
     fire = fired(prepared, now, Trigger.MANUAL)
     if fire.run is not None:
         fire = replace(fire, run=replace(fire.run, run_id=run_id))
-    if prepared.overlap == "skip" and await _is_busy(conn, cron):
+    if prepared.overlap == "skip" and await _is_busy(conn, fire):
         raise ThreadBusy
     await fires.record(conn, [fire])
     if left.is_final and left.runs <= 1:
@@ -71,7 +70,7 @@ async def trigger(
     return made
 
 
-async def _is_busy(conn: Conn, cron: Cron) -> bool:
-    if await fires.in_flight(conn, [cron.cron_id]):
+async def _is_busy(conn: Conn, fire: fires.NewFire) -> bool:
+    if await fires.in_flight(conn, [fire.cron.cron_id]):
         return True
-    return cron.thread_id is not None and bool(await fires.busy_threads(conn, [cron.thread_id]))
+    return fire.run is not None and bool(await fires.busy_threads(conn, [fire.run.thread_id]))

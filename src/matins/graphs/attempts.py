@@ -2,43 +2,78 @@
 
 A run whose process died goes on from its newest checkpoint. LangGraph knows only "go on from here", so what it would
 do twice, or pass by, is found out here: a command that was stored already, a breakpoint that was reached.
+
+What a run of a cron goes on with, when its policy answers its questions for it, is here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
-from uuid import UUID
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final, TypeAlias
 
+import msgspec
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import RESUME, TASKS
 from langgraph.constants import TAG_HIDDEN
 from langgraph.types import Command, Send
 
+from matins.domain.policies import Answer
 from matins.domain.runs import RunKwargs
+from matins.graphs import openings
 from matins.graphs.checkpoints import Saver
-from matins.graphs.configure import forked, graph_input
+from matins.graphs.configure import forked, graph_input, policy_of
+from matins.graphs.openings import NO_TASK
 from matins.graphs.registry import Graph
+from matins.storage.pool import Pool
 from matins.workers.protocol import Execute
 
-_NO_TASK: Final = str(UUID(int=0))
-"""Under this task LangGraph stores the writes that no node made."""
+ANSWERS: Final = 25
+"""How often an attempt is answered by its policy: a graph that asks again and again must end."""
+
+Start: TypeAlias = tuple[object, RunnableConfig]
+"""The input and the config to call the graph with."""
 
 
-async def begin(
-    graph: Graph, order: Execute, kwargs: RunKwargs, *, saver: Saver, config: RunnableConfig
-) -> tuple[object, RunnableConfig] | None:
-    """Give the input and the config to call the graph with; None when an earlier attempt had come to the end."""
+async def starts(
+    graph: Graph, order: Execute, kwargs: RunKwargs, *, saver: Saver, config: RunnableConfig, pool: Pool
+) -> AsyncGenerator[Start, None]:
+    """Give what to call the graph with, once the call before has ended; nothing when there is nothing to do.
+
+    The first is where the attempt begins. More follow while the graph asks and the run's policy answers.
+    """
+    begun = await _begin(graph, order, kwargs, saver=saver, config=config, pool=pool)
+    if begun is not None:
+        yield begun
+    answer = policy_of(kwargs).on_interrupt
+    if not isinstance(answer, Answer) or answer.resume_with is msgspec.UNSET:
+        return
+    for _ in range(ANSWERS):
+        state = await graph.aget_state({"configurable": {"thread_id": str(order.thread_id)}})
+        if not state.interrupts:
+            return
+        yield Command(resume={asked.id: answer.resume_with for asked in state.interrupts}), config
+
+
+async def _begin(
+    graph: Graph, order: Execute, kwargs: RunKwargs, *, saver: Saver, config: RunnableConfig, pool: Pool
+) -> Start | None:
+    """Give where the attempt begins; None when there is nothing to do: an earlier attempt had come to the end."""
     start, at = graph_input(kwargs), forked(config, kwargs)
-    if order.attempt == 1:
-        return start, at
-    reached = await saver.aget_tuple(
-        {"configurable": {"thread_id": str(order.thread_id), "checkpoint_ns": ""}}
-    )
-    if reached is not None and reached.metadata.get("run_id") == str(order.run_id):
-        return None if await _has_stopped(graph, kwargs, reached) else (None, config)
-    if isinstance(start, Command):
+    if order.attempt > 1:
+        reached = await saver.aget_tuple(
+            {"configurable": {"thread_id": str(order.thread_id), "checkpoint_ns": ""}}
+        )
+        if reached is not None and reached.metadata.get("run_id") == str(order.run_id):
+            if openings.is_opening(reached):
+                return None if kwargs.posts else openings.begun(start, config)
+            return None if await _has_stopped(graph, kwargs, reached) else (None, config)
+    if kwargs.posts:
+        await openings.post(graph, kwargs, config, saver=saver)
+        return None
+    if await openings.opened(kwargs, at, saver=saver, pool=pool):
+        return openings.begun(start, config)
+    if order.attempt > 1 and isinstance(start, Command):
         start = _not_yet_stored(start, await saver.aget_tuple(at))
     return start, at
 
@@ -54,7 +89,7 @@ def _not_yet_stored(command: Command[Any], base: CheckpointTuple | None) -> Comm
     if isinstance(command.update, (dict, list)):
         asked += [item if isinstance(item, str) else item[0] for item in command.update]
     pending = (base and base.pending_writes) or []
-    stored = [channel for task_id, channel, _ in pending if task_id == _NO_TASK and channel != RESUME]
+    stored = [channel for task_id, channel, _ in pending if task_id == NO_TASK and channel != RESUME]
     if not asked or stored[-len(asked) :] != asked:
         return command
     return None if command.resume is None else Command(resume=command.resume)

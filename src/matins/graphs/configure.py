@@ -11,6 +11,8 @@ from langgraph.types import Command, Send
 from langgraph.version import __version__ as langgraph_version
 
 from matins import __version__
+from matins.domain import policies
+from matins.domain.policies import Policy
 from matins.domain.runs import RunKwargs
 from matins.graphs.contexts import fitted
 from matins.graphs.registry import Graph
@@ -95,6 +97,11 @@ def context_for(graph: Graph, kwargs: RunKwargs) -> object:
     """
     asked = kwargs.context or _mapping(kwargs.config.get("configurable"))
     return fitted(graph.context_schema, asked)
+
+
+def policy_of(kwargs: RunKwargs) -> Policy:
+    """Give the policy of a cron's run; the default for any other."""
+    return policies.DEFAULT if kwargs.policy is msgspec.UNSET else policies.read(kwargs.policy)
 
 
 def graph_input(kwargs: RunKwargs) -> object:

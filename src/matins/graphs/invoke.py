@@ -38,7 +38,7 @@ from matins.domain.frames import Frame
 from matins.domain.ids import RunId, ThreadId
 from matins.domain.runs import OVERDUE, Held, RunError, RunKwargs, StopReason
 from matins.graphs import events, frames
-from matins.graphs.attempts import begin
+from matins.graphs.attempts import Start, starts
 from matins.graphs.checkpoints import Saver
 from matins.graphs.configure import context_for, run_config
 from matins.graphs.containment import contain, unwrapped
@@ -190,7 +190,10 @@ async def _run(
         opening = registry.open(kwargs.graph_id, config, checkpointer=saver, context=kwargs.context)
         async with opening as graph:
             try:
-                await _pump(graph, order, kwargs, config=config, saver=saver, outbox=outbox, stop=stop)
+                begins = starts(graph, order, kwargs, saver=saver, config=config, pool=pool)
+                async with aclosing(begins):
+                    async for start in begins:
+                        await _pump(graph, start, kwargs, saver=saver, outbox=outbox, stop=stop)
             except BaseException as raised:  # noqa: BLE001 - a wall: see rule 3
                 end = _ended_by(raised, order, stop)
             await stop.end()
@@ -207,20 +210,10 @@ async def _run(
 
 
 async def _pump(
-    graph: Graph,
-    order: Execute,
-    kwargs: RunKwargs,
-    *,
-    config: RunnableConfig,
-    saver: Saver,
-    outbox: _Outbox,
-    stop: Stopping,
+    graph: Graph, begins: Start, kwargs: RunKwargs, *, saver: Saver, outbox: _Outbox, stop: Stopping
 ) -> None:
-    """Stream the graph into the outbox."""
-    begun = await begin(graph, order, kwargs, saver=saver, config=config)
-    if begun is None:
-        return
-    start, config = begun
+    """Stream one call of the graph into the outbox."""
+    start, config = begins
     framing = frames.Framing(kwargs.stream_mode, subgraphs=kwargs.stream_subgraphs)
     asked: dict[str, Any] = {  # checked at the door: the literals of LangGraph's signature are wider here
         "stream_mode": framing.modes,

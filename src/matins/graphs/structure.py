@@ -1,4 +1,4 @@
-"""What the API asks about a graph itself: its drawing, its schemas, its subgraphs. No thread, no database.
+"""What the API asks about a graph itself: its drawing, schemas, subgraphs, messages. No thread, no database.
 
 A schema that cannot be written, because a type has none, is null: the others are still worth knowing.
 """
@@ -21,11 +21,12 @@ from pydantic.errors import PydanticUserError
 from matins.domain.errors import BadRequest
 from matins.graphs.configure import clients_own
 from matins.graphs.lending import opened
+from matins.graphs.openings import holds_messages
 from matins.graphs.registry import Graph, Registry
 from matins.graphs.serde import encode
 
 Json = dict[str, Any]
-METHODS: Final = frozenset({"graph", "schemas", "subgraphs"})
+METHODS: Final = frozenset({"graph", "schemas", "subgraphs", "holds_messages"})
 
 
 class _Asked(msgspec.Struct, kw_only=True):
@@ -40,7 +41,7 @@ class _Asked(msgspec.Struct, kw_only=True):
 
 
 async def answer(method: str, params: bytes, *, registry: Registry) -> bytes:
-    """Answer a Call: `graph`, `schemas` or `subgraphs`.
+    """Answer a Call: `graph`, `schemas`, `subgraphs`, or `holds_messages`, which is a yes or no.
 
     Raises: BadRequest, GraphNotFound.
     """
@@ -59,6 +60,8 @@ async def answer(method: str, params: bytes, *, registry: Registry) -> bytes:
             case "subgraphs":
                 found = graph.aget_subgraphs(namespace=asked.namespace, recurse=asked.recurse)
                 return encode({name: _schemas(inner, name) async for name, inner in found})
+            case "holds_messages":
+                return encode(holds_messages(graph))
             case _:
                 raise BadRequest(f"Unknown call: {method}")
 

@@ -79,7 +79,7 @@ async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
 async def record(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
     """Write fires and their runs in the transaction that advances the crons; give them as they were written.
 
-    A slot that is on record already gets neither a second row nor a run. The run of a cron without a thread gets a
+    A slot that is on record already gets neither a second row nor a run. A run whose thread is not its cron's gets a
     fresh one. The caller has taken the crons.
     """
     inserted = await conn.fetch(
@@ -168,7 +168,7 @@ async def take_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> dict[Threa
 
 
 async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
-    fresh = [(fire, run) for fire, run in fired if fire.cron.thread_id is None]
+    fresh = [(fire, run) for fire, run in fired if fire.cron.thread_id != run.thread_id]
     if fresh:
         await conn.execute(
             sql.load("fires")["insert_fired_threads"].text,
@@ -178,7 +178,7 @@ async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
             [fire.config for fire, _ in fresh],
             [fire.cron.priority for fire, _ in fresh],
         )
-    kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id is not None}
+    kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id == run.thread_id}
     if kept:
         await conn.execute(
             sql.load("fires")["occupy_fired_threads"].text,
@@ -200,6 +200,23 @@ async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
         [run.kwargs for _, run in fired],
         [run.multitask_strategy for _, run in fired],
         [run.temporary for _, run in fired],
+        priority_in_queue(1),
+    )
+
+
+async def post(conn: Conn, run: NewRun) -> None:
+    """Insert a run that takes to a thread what was said on a copy of it: after all that waits there.
+
+    It is the thread's owner's, and counts as no fire. The caller holds the thread's row.
+    """
+    await conn.execute(
+        sql.load("fires")["insert_posting"].text,
+        run.run_id,
+        run.thread_id,
+        run.assistant_id,
+        run.metadata,
+        run.kwargs,
+        run.creator,
         priority_in_queue(1),
     )
 

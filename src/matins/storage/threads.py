@@ -65,6 +65,12 @@ async def newest_checkpoint(conn: Conn, thread_id: ThreadId) -> str | None:
     return checkpoint_id
 
 
+async def resting_checkpoint(conn: Conn, thread_id: ThreadId) -> str | None:
+    """Give the id of the newest root checkpoint that no run is at work on: what the one under way began from."""
+    checkpoint_id: str | None = await conn.fetchval(sql.load("threads")["resting_checkpoint"].text, thread_id)
+    return checkpoint_id
+
+
 async def search(
     conn: Conn,
     wanted: Filter,

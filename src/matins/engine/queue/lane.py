@@ -23,7 +23,7 @@ from matins.domain.frames import ERROR, Frame
 from matins.domain.ids import RunId
 from matins.domain.runs import CRASH_LIMIT, OVERDUE, Change, Held, Run, RunError, RunKwargs, StopReason
 from matins.domain.webhooks import webhook_of
-from matins.engine import failures, spending
+from matins.engine import failures, forks, spending
 from matins.engine.callers import Callers
 from matins.engine.lease import Lease
 from matins.engine.queue import policed
@@ -317,7 +317,7 @@ class Lanes:
             nonlocal tries, reply
             tries += 1
             try:
-                ended = await queue.settle(conn, run.held, end)
+                ended = await forks.settle(conn, run, end)
                 if ended is None:
                     reply = b"{}"
                 else:

@@ -35,7 +35,7 @@ ON CONFLICT DO NOTHING
 RETURNING cron_id, scheduled_for;
 
 -- name: insert_fired_threads :exec
--- $1 thread_ids, $2 owners, $3 metadata, $4 configs, $5 priorities. The threads of crons without one.
+-- $1 thread_ids, $2 owners, $3 metadata, $4 configs, $5 priorities. The threads of crons without one, and copies.
 INSERT INTO matins.thread (thread_id, owner, metadata, config, status, priority)
 SELECT thread_id, owner, metadata, config, 'busy', priority
 FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::json[], $5::smallint[])
@@ -55,6 +55,13 @@ FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::json[], $6::uuid
         multitask_strategy, temporary, place)
 JOIN matins.thread AS t USING (thread_id)
 ORDER BY place;   -- runs of a thread stay in the order of their slots
+
+-- name: insert_posting :exec
+-- $1 run_id, $2 thread_id, $3 assistant_id, $4 metadata, $5 kwargs, $6 creator, $7 what follows from the priority of 1.
+-- With the priority of a cron's run.
+INSERT INTO matins.run (run_id, thread_id, assistant_id, owner, metadata, kwargs, creator, priority)
+SELECT $1, t.thread_id, $3, t.owner, $4, $5, $6, coalesce(t.priority, 0) * $7 - 1
+FROM matins.thread AS t WHERE t.thread_id = $2;
 
 -- name: occupy_fired_threads :exec
 -- $1 thread_ids, $2 metadata to merge, $3 configs, $4 priorities for those without. The caller holds the rows.

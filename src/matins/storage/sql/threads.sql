@@ -18,6 +18,17 @@ SELECT * FROM matins.thread WHERE thread_id = $1 AND ($2::text IS NULL OR owner 
 -- $1 thread_id
 SELECT max(checkpoint_id) AS checkpoint_id FROM checkpoints WHERE thread_id = $1::uuid::text AND checkpoint_ns = '';
 
+-- name: resting_checkpoint :one
+-- $1 thread_id. What the oldest run that has begun and not ended began from; without one, the newest root checkpoint.
+SELECT CASE WHEN begun.run_id IS NOT NULL THEN begun.base_checkpoint_id ELSE
+    (SELECT max(checkpoint_id) FROM checkpoints WHERE thread_id = $1::uuid::text AND checkpoint_ns = '')
+END AS checkpoint_id
+FROM (SELECT) AS always LEFT JOIN LATERAL (
+    SELECT run_id, base_checkpoint_id FROM matins.run
+    WHERE thread_id = $1 AND status IN ('pending', 'running') AND attempt > 0
+    ORDER BY started_at LIMIT 1
+) AS begun ON true;
+
 -- name: search_threads :many
 -- $1 owner or null, $2 ids or null, $3 values or null, $4 status or null, $5 limit, $6 offset,
 -- $7 what to extract or null
