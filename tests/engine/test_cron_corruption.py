@@ -83,10 +83,16 @@ async def test_the_good_fire_on_time_and_each_bad_one_is_paused_with_a_reason(mo
             " WHERE scheduled_for = $1 AND outcome = 'fired'",
             slot,
         )
-        paused = dict(await conn.fetch("SELECT cron_id, paused_reason FROM matins.cron WHERE NOT enabled"))
-        failed = dict(
-            await conn.fetch("SELECT cron_id, reason FROM matins.cron_fire WHERE outcome = 'failed'")
-        )
+        paused = {
+            row["cron_id"]: row["paused_reason"]
+            for row in await conn.fetch("SELECT cron_id, paused_reason FROM matins.cron WHERE NOT enabled")
+        }
+        failed = {
+            row["cron_id"]: row["reason"]
+            for row in await conn.fetch(
+                "SELECT cron_id, reason FROM matins.cron_fire WHERE outcome = 'failed'"
+            )
+        }
     assert {fire["cron_id"] for fire in fires} == {cron.cron_id for cron in good}
     assert max(fire["late_s"] for fire in fires) < 5
     for name, (_, word) in CORRUPTIONS.items():
