@@ -17,8 +17,8 @@ async def _overdue(pool: Pool) -> tuple[CronId, datetime, datetime]:
     cron_id = CronId(uuid7())
     async with pool.connection() as conn:
         row = await conn.fetchrow(
-            "INSERT INTO matins.cron (cron_id, assistant_id, schedule, payload, next_run_date)"
-            " VALUES ($1, $1, '@every 15m', '{}', matins.now() - interval '3 s')"
+            "INSERT INTO matins.cron (cron_id, assistant_id, schedule, payload, next_run_date, due_at)"
+            " SELECT $1, $1, '@every 15m', '{}', slot, slot FROM (SELECT matins.now() - interval '3 s' AS slot) AS s"
             " RETURNING next_run_date, matins.now() AS now",
             cron_id,
         )
@@ -41,7 +41,9 @@ async def test_a_new_end_neither_skips_a_slot_that_is_overdue_nor_moves_those_to
 async def test_a_cron_whose_end_is_put_off_goes_on_from_now(pool: Pool) -> None:
     cron_id, _, now = await _overdue(pool)
     async with pool.connection() as conn:
-        await conn.execute("UPDATE matins.cron SET next_run_date = NULL, end_time = matins.now()")
+        await conn.execute(
+            "UPDATE matins.cron SET next_run_date = NULL, due_at = NULL, end_time = matins.now()"
+        )
     following = await _change(pool, cron_id, CronChange(end_time=(now + timedelta(hours=1)).isoformat()))
     assert following is not None
     assert timedelta(minutes=15) <= following - now <= timedelta(minutes=15, seconds=5)
@@ -50,6 +52,9 @@ async def test_a_cron_whose_end_is_put_off_goes_on_from_now(pool: Pool) -> None:
 async def test_an_end_before_the_next_slot_leaves_none(pool: Pool) -> None:
     cron_id, slot, now = await _overdue(pool)
     async with pool.connection() as conn:
-        await conn.execute("UPDATE matins.cron SET next_run_date = matins.now() + interval '10 min'")
+        await conn.execute(
+            "UPDATE matins.cron SET (next_run_date, due_at) ="
+            " (SELECT at, at FROM (SELECT matins.now() + interval '10 min' AS at) AS later)"
+        )
     assert slot < now
     assert await _change(pool, cron_id, CronChange(end_time=(now + timedelta(minutes=1)).isoformat())) is None

@@ -328,8 +328,8 @@ async def test_a_backlog_of_many_crons_does_not_hold_up_what_is_due_now(moving: 
     behind = await create_cron(moving, "@every 1s")
     async with moving.connection() as conn:
         await conn.execute(
-            "INSERT INTO matins.cron (cron_id, assistant_id, schedule, next_run_date, payload)"
-            " SELECT gen_random_uuid(), assistant_id, schedule, next_run_date, payload"
+            "INSERT INTO matins.cron (cron_id, assistant_id, schedule, next_run_date, due_at, payload)"
+            " SELECT gen_random_uuid(), assistant_id, schedule, next_run_date, due_at, payload"
             " FROM matins.cron, generate_series(1, 999) WHERE cron_id = $1",
             behind.cron_id,
         )
@@ -627,7 +627,8 @@ async def test_other_time_zone_rules_give_dates_to_come_anew(moving: Pool) -> No
     bad = await create_cron(moving, "0 9 * * *", timezone="Europe/Paris")
     async with moving.connection() as conn:
         await conn.execute(
-            "UPDATE matins.cron SET tzdata = 'old', next_run_date = next_run_date + interval '1h'"
+            "UPDATE matins.cron SET tzdata = 'old', next_run_date = next_run_date + interval '1h',"
+            " due_at = due_at + interval '1h'"
         )
         await conn.execute("UPDATE matins.cron SET schedule = 'x' WHERE cron_id = $1", bad.cron_id)
     moved = {cron.cron_id: (await get(moving, cron)).next_run_date for cron in (elapsed, universal, bad)}

@@ -154,7 +154,9 @@ async def test_a_cron_that_will_fire_keeps_its_thread_and_one_that_is_paused_goe
     await create_cron(moving, "0 0 1 1 *", thread_id=paused, enabled=False)
     over = await create_cron(moving, "0 0 1 1 *", thread_id=ended)
     async with moving.connection() as conn:
-        await conn.execute("UPDATE matins.cron SET next_run_date = NULL WHERE cron_id = $1", over.cron_id)
+        await conn.execute(
+            "UPDATE matins.cron SET next_run_date = NULL, due_at = NULL WHERE cron_id = $1", over.cron_id
+        )
         await move_clock(moving, minutes=61)
         assert await sweep(moving) == (2, 0)
         crons = await conn.fetch("SELECT thread_id FROM matins.cron")

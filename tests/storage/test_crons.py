@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from matins.domain.access import EVERYONE, Scope
-from matins.domain.crons import Cron
+from matins.domain.crons import Cron, Following
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
 from matins.domain.runs import NewRun
 from matins.storage import crons, fires, order, threads
@@ -28,7 +28,8 @@ def cron(**facts: Any) -> Cron:
         schedule="* * * * *", timezone=None, end_time=None, enabled=True, paused_reason=None, next_run_date=NOW,
         revision=1, payload=b'{"input":null}', metadata=b"{}", on_run_completed=None, created_at=NOW, updated_at=NOW,
     )  # fmt: skip
-    return replace(made, **facts)
+    made = replace(made, **facts)
+    return made if "due_at" in facts else replace(made, due_at=made.next_run_date)
 
 
 async def insert(conn: Conn, **facts: Any) -> Cron:
@@ -187,7 +188,8 @@ async def test_only_a_cron_that_is_as_it_was_read_is_taken(pool: Pool) -> None:
         paused = await insert(conn)
         await crons.pause(conn, paused, "because")
         advanced = await insert(conn)
-        await fires.advance(conn, {advanced.cron_id: NOW + timedelta(minutes=1)})
+        later = NOW + timedelta(minutes=1)
+        await fires.advance(conn, {advanced.cron_id: Following(later, later)})
         early = await insert(conn, next_run_date=datetime(2999, 1, 1, tzinfo=UTC))
         gone = cron()
         taken = await fires.take(conn, [due, edited, paused, advanced, early, gone])

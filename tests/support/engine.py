@@ -283,7 +283,7 @@ async def scheduling(
 
 async def create_cron(
     pool: Pool,
-    schedule: str,
+    schedule: str | None,
     *,
     thread_id: ThreadId | None = None,
     graphs: assistants.Graphs | None = None,

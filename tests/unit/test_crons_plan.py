@@ -137,7 +137,9 @@ def test_planning_in_parts_changes_nothing(
     policy: Policy,
 ) -> None:
     def after(slot: datetime) -> datetime:
-        return next_after(schedule, zone, slot)
+        following = next_after(schedule, zone, slot)
+        assert following is not None
+        return following
 
     first = after(start)
     now = first + min(away * unit, 2000 * (after(first) - first))

@@ -8,7 +8,16 @@ from typing import Any, Final
 import pytest
 
 from matins.domain.errors import Invalid
-from matins.domain.schedules import InvalidSchedule, InvalidTimezone, next_after, upcoming
+from matins.domain.schedules import (
+    InvalidSchedule,
+    InvalidTimezone,
+    is_local,
+    is_once,
+    next_after,
+    once,
+    upcoming,
+    zone_within,
+)
 
 DATA: Final = Path(__file__).parent / "data"
 CORPUS: Final[dict[str, Any]] = json.loads((DATA / "cron_corpus.json").read_text("utf-8"))
@@ -137,7 +146,18 @@ def test_six_fields_are_refused_with_both_readings_and_a_way_out() -> None:
     [
         ("@reboot", "no time"),
         ("@daily 5", "@daily 5"),
-        ("@at 2026-11-01T09:00[Europe/Paris]", "`@at` is not supported yet"),
+        ("@at", "write a date and a time"),
+        ("@at tomorrow", "write a date and a time"),
+        ("@at 2026-11-01", "write a date and a time"),
+        ("@at 2026-11-01 09:00", "write a date and a time"),
+        ("@at 2026-11-01T24:00", "write a date and a time"),
+        ("@at 2026-11-01T09:00 [Europe/Paris]", "write a date and a time"),
+        ("@at 2026-11-01T09:00+01:00[Europe/Paris]", "write one of them"),
+        ("@at 2026-02-29T09:00", "no such date"),
+        ("@at 2026-11-01T09:00+25:00", "no such date"),
+        ("@at 9999-12-31T23:00", "write 1970 to 9998"),
+        ("@at 1969-12-31T23:00", "write 1970 to 9998"),
+        ("@at 2026-11-01T09:00[Europe/Paris]", "It names Europe/Paris, and `timezone` UTC"),
         ("TZ=UTC 0 9 * * *", "`timezone`"),
         ("CRON_TZ=Europe/Paris 0 9 * * *", "`timezone`"),
         ("0 9 * * * 2027-2030 1", "7 fields"),
@@ -203,6 +223,7 @@ def test_any_aware_datetime_gives_an_instant_in_utc() -> None:
     start = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
     due = next_after("0 9 * * *", "Europe/Paris", start)
     assert due == datetime(2025, 6, 11, 7, tzinfo=UTC)
+    assert due is not None
     assert due.tzinfo is UTC
 
 
@@ -254,3 +275,56 @@ def test_rarest_date_is_found_across_the_century_that_skips_a_leap_year() -> Non
     """Feb 29 is a Sunday in 2088 and then, since 2100 is no leap year, in 2128: 40 years."""
     due = upcoming("0 0 29 2 */7", "UTC", datetime(2088, 2, 28, tzinfo=UTC), 2)
     assert due == [datetime(2088, 2, 29, tzinfo=UTC), datetime(2128, 2, 29, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "instant"),
+    [
+        ("2026-11-01T09:00[Europe/Paris]", "Europe/Paris", "2026-11-01T08:00Z"),
+        ("2026-11-01T09:00", "Europe/Paris", "2026-11-01T08:00Z"),
+        ("2026-11-01T09:00", "UTC", "2026-11-01T09:00Z"),
+        ("2026-11-01T09:00:30Z", "Europe/Paris", "2026-11-01T09:00:30Z"),
+        ("2026-11-01T09:00-05:30", "UTC", "2026-11-01T14:30Z"),
+        ("2026-03-29T02:30", "Europe/Berlin", "2026-03-29T01:00Z"),
+        ("2026-10-25T02:30", "Europe/Berlin", "2026-10-25T00:30Z"),
+        ("2026-10-04T02:15", "Australia/Lord_Howe", "2026-10-03T15:30Z"),
+        ("2026-11-01T01:30", "America/New_York", "2026-11-01T05:30Z"),
+    ],
+    ids=["bracket", "timezone", "UTC", "Z", "offset", "gap", "overlap", "gap of half an hour", "first pass"],
+)
+def test_at_is_one_instant_and_then_no_more(text: str, zone: str, instant: str) -> None:
+    at = datetime.fromisoformat(instant)
+    assert upcoming(f"@at {text}", zone, NOON, 5) == [at]
+    assert next_after(f"@AT  {text}", zone, at - timedelta.resolution) == at
+    assert next_after(f"@at {text}", zone, at) is None
+
+
+def test_at_says_what_it_depends_on() -> None:
+    local, named, fixed = (
+        "@at 2026-11-01T09:00",
+        "@at 2026-11-01T09:00[Europe/Paris]",
+        "@at 2026-11-01T09:00Z",
+    )
+    assert [is_local(text) for text in (local, named, fixed, "@every 1h", "@daily")] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert [zone_within(text) for text in (local, named, fixed, "@daily")] == [
+        None,
+        "Europe/Paris",
+        None,
+        None,
+    ]
+    assert [is_once(text) for text in (local, named, fixed, "@every 1h", "@daily")] == [True] * 3 + [
+        False
+    ] * 2
+    with pytest.raises(InvalidTimezone):
+        next_after("@at 2026-11-01T09:00[Nowhere]", "Nowhere", NOON)
+
+
+def test_a_moment_is_once_at_the_next_whole_second() -> None:
+    for at in (NOON, NOON - timedelta(microseconds=999_999), NOON.astimezone(timezone(timedelta(hours=5)))):
+        assert once(at) == "@at 2025-06-10T12:00:00Z"

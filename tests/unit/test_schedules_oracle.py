@@ -205,12 +205,12 @@ def random_moment(rng: random.Random, zone: str) -> datetime:
 def engine(expression: str, zone: str, after: datetime, until: datetime) -> Iterator[datetime]:
     while True:
         try:
-            after = next_after(expression, zone, after)
+            following = next_after(expression, zone, after)
         except InvalidSchedule:
             return
-        if after >= until:
+        if following is None or following >= until:
             return
-        yield after
+        yield (after := following)
 
 
 def first(instants: Iterator[datetime], count: int) -> list[datetime]:

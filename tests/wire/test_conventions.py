@@ -14,7 +14,7 @@ import pytest
 
 from matins.api.app import OPERATIONS
 from matins.api.operations import Operation
-from matins.api.wire import assistants, crons, runs, threads
+from matins.api.wire import assistants, backfills, crons, runs, threads
 from tests.wire.compatibility import covers
 from tests.wire.compatibility.rows import named
 
@@ -27,6 +27,7 @@ LEAST: dict[Any, Any] = {
     runs.CancelMany: {"status": "pending"},
     crons.CronCreate: {"assistant_id": "echo", "schedule": "0 0 1 1 *"},
     crons.CronPatch: {"enabled": False},
+    backfills.CronBackfill: {"since": "2026-03-01T12:00:00Z", "until": "2026-03-01T13:00:00Z"},
     crons.CronPreview: {"schedule": "0 0 1 1 *"},
     threads.StateAt: {"checkpoint": {}},
     threads.StatePatch: {"metadata": {}},

@@ -31,6 +31,7 @@ EXEMPT = {
             "/runs/crons/pause",
             "/runs/crons/resume",
             "/runs/crons/{cron_id}/trigger",
+            "/runs/crons/{cron_id}/backfill",
             "/runs/crons/{cron_id}/pause",
             "/runs/crons/{cron_id}/resume",
         )

@@ -134,7 +134,9 @@ def test_the_run_of_a_cron_reports(sdk: Sdk, stored: Rows, sink: Sink, path: str
     cron = sdk("crons.create", "echo", schedule="0 0 1 1 *", input=SAID, webhook=sink.url(path))
     assert cron["payload"]["webhook"] == sink.url(path)
     stored.execute(
-        "UPDATE matins.cron SET next_run_date = matins.now() WHERE cron_id = %s", [cron["cron_id"]]
+        "UPDATE matins.cron SET (next_run_date, due_at) = (SELECT now, now FROM matins.now() AS now)"
+        " WHERE cron_id = %s",
+        [cron["cron_id"]],
     )
     [request] = sink.wait_for(path)
     assert request.body["metadata"]["cron_id"] == cron["cron_id"]
@@ -151,7 +153,9 @@ def test_a_cron_can_be_given_another_webhook(sdk: Sdk, stored: Rows, sink: Sink,
             sdk("crons.update", cron["cron_id"], webhook=refused)
         assert error.value.status == 422
     stored.execute(
-        "UPDATE matins.cron SET next_run_date = matins.now() WHERE cron_id = %s", [cron["cron_id"]]
+        "UPDATE matins.cron SET (next_run_date, due_at) = (SELECT now, now FROM matins.now() AS now)"
+        " WHERE cron_id = %s",
+        [cron["cron_id"]],
     )
     sink.wait_for(path)
     sdk("crons.delete", cron["cron_id"])

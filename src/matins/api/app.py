@@ -32,6 +32,7 @@ from matins.api.operations import Operation, Parameter
 from matins.api.parts import Parts
 from matins.api.routes import routes
 from matins.api.wire import assistants as of_assistants
+from matins.api.wire import backfills as of_backfills
 from matins.api.wire import crons as of_crons
 from matins.api.wire import fires as of_fires
 from matins.api.wire import query as in_query
@@ -269,6 +270,15 @@ OPERATIONS: Final = (
     Operation("POST", "/runs/crons/pause", cron_control.hold, of_crons.CronPause, of_crons.CronHold),
     Operation("POST", "/runs/crons/resume", cron_control.let_go, None, of_crons.CronHold),
     Operation("POST", "/runs/crons/{cron_id}/trigger", cron_control.trigger, None, of_fires.Fire, status=202),
+    Operation(
+        "POST",
+        "/runs/crons/{cron_id}/backfill",
+        cron_control.backfill,
+        of_backfills.CronBackfill,
+        of_backfills.Backfilled,
+        status=202,
+        other_statuses={200: "Only shown, with `dry_run`"},
+    ),
     Operation("POST", "/runs/crons/{cron_id}/pause", cron_control.pause, of_crons.CronPause, of_crons.Cron),
     Operation("POST", "/runs/crons/{cron_id}/resume", cron_control.resume, None, of_crons.Cron),
     Operation("GET", "/runs/crons/{cron_id}", crons.get, None, of_crons.Cron),

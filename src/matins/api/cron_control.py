@@ -1,4 +1,4 @@
-"""What people do to crons beside editing them: run one now, pause and resume, look ahead."""
+"""What people do to crons beside editing them: run one now, fill in what was not run, pause and resume, look ahead."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from matins.api import auth, body, query
 from matins.api.parts import Parts
+from matins.api.wire import backfills as of_backfills
 from matins.api.wire import crons as wire
 from matins.api.wire import fires as of_fires
 from matins.domain.access import Scope
@@ -17,8 +18,9 @@ from matins.domain.crons import Cron
 from matins.domain.errors import CronNotFound, Invalid
 from matins.domain.ids import CronId, RunId, uuid7
 from matins.domain.previews import preview as dates_of
+from matins.domain.schedules import zone_within
+from matins.engine import backfilling, triggering
 from matins.engine import crons as engine
-from matins.engine import triggering
 from matins.storage import crons
 from matins.storage.pool import Conn
 
@@ -33,6 +35,23 @@ async def trigger(request: Request, parts: Parts) -> Response:
     )
     parts.wakes.tell_queue()
     return body.respond(of_fires.fire(fire), status=202)
+
+
+async def backfill(request: Request, parts: Parts) -> Response:
+    """Run slots of the past that had no run, oldest first; one that was served never runs again."""
+    cron_id, scope = query.cron_id(request), auth.authorize(request)
+    asked = await body.read(request, of_backfills.CronBackfill)
+    since = query.parsed_instant("since", asked.since)
+    until = query.parsed_instant("until", asked.until)
+    found = await parts.pool.run(
+        lambda conn: backfilling.backfill(
+            conn, cron_id, since=since, until=until, dry_run=asked.dry_run, scope=scope
+        )
+    )
+    if not asked.dry_run:
+        parts.wakes.tell_slots()
+    shown = of_backfills.backfilled(found, dry_run=asked.dry_run)
+    return body.respond(shown, status=200 if asked.dry_run else 202)
 
 
 async def pause(request: Request, parts: Parts) -> Response:
@@ -82,7 +101,8 @@ async def preview(request: Request, parts: Parts) -> Response:
     cron, now = await parts.pool.run(lambda conn: _look(conn, asked, scope), transaction=False)
     after = query.parsed_instant("after", asked.after) if asked.after else now
     if cron is None:
-        schedule, timezone, first = asked.schedule or "", asked.timezone or "UTC", None
+        schedule, first = asked.schedule or "", None
+        timezone = asked.timezone or zone_within(schedule) or "UTC"
     elif asked.timezone is not msgspec.UNSET:
         raise Invalid("`timezone` goes with `schedule`; a cron has its own")
     else:

@@ -44,7 +44,8 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
         await policies.check_context(parts, policy, asked.assistant_id, scope=scope)
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
-        schedule=asked.schedule,
+        schedule=None if asked.schedule is msgspec.UNSET else asked.schedule,
+        after_seconds=None if asked.after_seconds is msgspec.UNSET else asked.after_seconds,
         timezone=None if asked.timezone is msgspec.UNSET else asked.timezone,
         end_time=None if asked.end_time is msgspec.UNSET else asked.end_time,
         enabled=asked.enabled is not False,

@@ -19,12 +19,17 @@ from matins.domain.policies import Policy
 LATE: Final = timedelta(seconds=30)
 """A slot up to this late is late and still fires; later, it is missed."""
 
+KEPT_WHEN_DONE: Final = timedelta(days=7)
+"""How long a cron that was to fire once is shown after that."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cron:
     """A cron as stored. `payload`, `metadata` and `creator` are encoded JSON.
 
-    `priority` is for the threads of its runs, where they have none. `policy`: what was given of it, as JSON.
+    `priority` is for the threads of its runs, where they have none. `policy`: what was given of it, as JSON. `due_at`:
+    when the slot `next_run_date` fires, which with jitter is a while later. `done_at`: since when there is no more
+    to do for a cron that was to fire once.
     """
 
     cron_id: CronId
@@ -46,6 +51,15 @@ class Cron:
     updated_at: datetime
     priority: int | None = None
     policy: bytes | None = None
+    due_at: datetime | None = None
+    done_at: datetime | None = None
+
+    @property
+    def delay(self) -> timedelta:
+        """How long after its next slot it fires."""
+        if self.due_at is None or self.next_run_date is None:
+            return timedelta()
+        return self.due_at - self.next_run_date
 
 
 class CronPayload(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +90,15 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Following:
+    """What comes after a cron's slots: its next one, and when that fires; nothing at all when the cron `is_done`."""
+
+    date: datetime | None
+    due_at: datetime | None
+    is_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do about a cron that is due: its slots up to now, oldest first, and the date that follows the last."""
 
@@ -88,31 +111,36 @@ def plan(
     *,
     now: datetime,
     end_time: datetime | None,
-    after: Callable[[datetime], datetime],
+    after: Callable[[datetime], datetime | None],
     limit: int,
     policy: Policy,
+    due: Callable[[datetime], datetime] = lambda slot: slot,
 ) -> Plan:
     """Decide each due slot from `first` on, at most `limit` of them.
 
     A slot at most LATE late fires. An older one is missed, unless the policy's `misfire` has it caught up and it is
     younger than its grace: each (`run_all`), or the newest due slot of all (`run_once`). `after` gives the slot that
-    follows an instant; slots later than `end_time` do not exist. When `limit` cuts the list, `following` is still due
+    follows an instant; slots later than `end_time` do not exist. `due` says when a slot fires, from where its lateness
+    is counted: not before it, and before the next one does. When `limit` cuts the list, `following` is still due
     and the rest is planned with it.
     """
     grace = timedelta(seconds=policy.grace_seconds)
     slots: list[Slot] = []
     at: datetime | None = first if end_time is None or first <= end_time else None
-    while at is not None and at <= now and len(slots) < limit:
-        next_at = after(at)
-        following = next_at if end_time is None or next_at <= end_time else None
-        is_newest = following is None or following > now
-        if now - at <= LATE:
+    due_at = None if at is None else due(at)
+    while at is not None and due_at is not None and due_at <= now and len(slots) < limit:
+        following = after(at)
+        if following is not None and end_time is not None and following > end_time:
+            following = None
+        next_due_at = None if following is None else due(following)
+        is_newest = next_due_at is None or next_due_at > now
+        if now - due_at <= LATE:
             slots.append(Slot(at, fires=True))
-        elif now - at <= grace and (
+        elif now - due_at <= grace and (
             policy.misfire == "run_all" or (policy.misfire == "run_once" and is_newest)
         ):
             slots.append(Slot(at, fires=True, trigger="catch_up"))
         else:
             slots.append(Slot(at, fires=False))
-        at = following
+        at, due_at = following, next_due_at
     return Plan(slots, at)

@@ -83,7 +83,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 DEFAULT: Final = Policy()
 
-_NOT_YET: Final = frozenset({"jitter_seconds", "min_interval_seconds", "condition", "on_condition_error"})
+_NOT_YET: Final = frozenset({"condition", "on_condition_error"})
 """Fields that have no effect yet: better refused than believed."""
 
 Given: TypeAlias = Mapping[str, Any]

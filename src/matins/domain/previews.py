@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from cron_descriptor import FormatError, MissingFieldError, Options, WrongArgumentError, get_description
 
-from matins.domain.schedule_grammar import ALIASES
+from matins.domain.schedule_grammar import ALIASES, Once, parse
 from matins.domain.schedules import upcoming, zone_named
 
 MOST: Final = 1000
@@ -30,7 +30,7 @@ class Occurrence:
 def preview(
     expression: str, timezone: str, after: datetime, count: int, *, first: datetime | None = None
 ) -> list[Occurrence]:
-    """Give the next `count` dates after `after`; `first` is the first of them where that is known already.
+    """Give the next `count` dates after `after`, or as many as there are; `first`: the first, where that is known.
 
     Raises: InvalidSchedule, InvalidTimezone.
     """
@@ -53,6 +53,8 @@ def in_words(expression: str) -> str | None:
     text = " ".join(expression.split())
     if text.lower().startswith("@every "):
         return f"Every {text[len('@every ') :]}"
+    if isinstance(schedule := parse(text), Once):
+        return f"Once, at {schedule.at.isoformat(' ', 'seconds' if schedule.at.second else 'minutes')}"
     try:
         words: str = get_description(ALIASES.get(text.lower(), text), Options(use_24hour_time_format=True))
     except (FormatError, MissingFieldError, WrongArgumentError, ValueError, IndexError):

@@ -1,6 +1,7 @@
-"""The schedule language: text -> Calendar or Every, or a Flaw that says how to mend it. No zones here.
+"""The schedule language: text -> Calendar, Every or Once, or a Flaw that says how to mend it. No zones here.
 
-    schedule  = minute hour day-of-month month day-of-week | "@daily" and its like | "@every" duration
+    schedule  = minute hour day-of-month month day-of-week | "@daily" and its like | "@every" duration | "@at" moment
+    moment    = date "T" time [offset | "[" zone "]"]
     field     = item {"," item}
     item      = ("*" | value ["-" value]) ["/" step]
     day-of-month also takes L (last day), LW (last weekday), nW (weekday nearest the n-th)
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import MAXYEAR, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NoReturn
@@ -37,6 +38,11 @@ ALIASES: Final = MappingProxyType(
     }
 )
 _DURATION: Final = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
+_MOMENT: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}(?::[0-9]{2})?)(Z|[+-][0-9]{2}:[0-9]{2})?(?:\[([^]]+)\])?"
+)
+_YEARS: Final = range(1970, MAXYEAR)
+"""Those of `@at`. In the last one there is, the next day may be no date."""
 _FIELD_ORDER: Final = "minute hour day-of-month month day-of-week"
 
 
@@ -51,8 +57,16 @@ class Every:
     interval: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A single moment: aware, or what the wall clock says in `zone`, or where none is named in the cron's own."""
+
+    at: datetime
+    zone: str | None
+
+
 @lru_cache(maxsize=4096)
-def parse(expression: str) -> Calendar | Every:
+def parse(expression: str) -> Calendar | Every | Once:
     """Read a schedule. The caller bounds its length.
 
     Raises: Flaw.
@@ -213,17 +227,19 @@ def _union(field: _Field, text: str) -> int:
     return mask
 
 
-def _parse_alias(words: list[str]) -> Calendar | Every:
+def _parse_alias(words: list[str]) -> Calendar | Every | Once:
     name = words[0].lower()
     if name == "@every":
         return _parse_every(" ".join(words[1:]))
     if name == "@at":
-        raise Flaw("`@at` is not supported yet; write five fields and an `end_time` after the first date.")
+        return _parse_at(" ".join(words[1:]))
     if name == "@reboot":
         raise Flaw("@reboot names no time: a server's start is no date; write five fields or '@every 1h'.")
     if name not in ALIASES or len(words) > 1:
         known = ", ".join(ALIASES)
-        raise Flaw(f"'{' '.join(words)}' is not known; write one of {known} or '@every 15m'.")
+        raise Flaw(
+            f"'{' '.join(words)}' is not known; write one of {known} '@every 15m' or '@at 2030-01-31T09:00'."
+        )
     return _parse_fields(ALIASES[name].split())
 
 
@@ -238,6 +254,25 @@ def _parse_every(text: str) -> Every:
     if interval > timedelta(days=365 * HORIZON_YEARS):
         raise Flaw(f"@every, '{text}': the interval is too long; write less than {HORIZON_YEARS} years.")
     return Every(interval)
+
+
+def _parse_at(text: str) -> Once:
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise Flaw(
+            f"@at, '{text}': write a date and a time, with an offset or a time zone or neither: 2030-01-31T09:00, "
+            "2030-01-31T09:00+01:00 or 2030-01-31T09:00[Europe/Paris]."
+        )
+    wall, offset, zone = match.groups()
+    if offset and zone:
+        raise Flaw(f"@at, '{text}': an offset and a time zone may contradict each other; write one of them.")
+    try:
+        at = datetime.fromisoformat(wall + (offset or ""))
+    except ValueError as unfit:
+        raise Flaw(f"@at, '{text}': there is no such date: {unfit}.") from None
+    if at.year not in _YEARS:
+        raise Flaw(f"@at, '{text}': the year is out of range; write {_YEARS[0]} to {_YEARS[-1]}.")
+    return Once(at, zone)
 
 
 def _refuse_count(words: list[str]) -> NoReturn:

@@ -5,7 +5,7 @@ Where the wall clock of the place changes, a schedule is of one of two kinds:
   what is repeated happens twice, so `*/20 * * * *` stays evenly spaced;
 - *fixed* (all others) fires each named minute once: if repeated, on the first pass; if left out, at the first
   instant after the jump. So `30 2 * * *` is one fire a day, every day.
-`@every` knows no wall clock at all. Instants are aware UTC.
+`@every` knows no wall clock at all. `@at` is one moment, placed as those of a fixed schedule. Instants are aware UTC.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from matins.domain.errors import Invalid
 from matins.domain.schedule_calendar import Calendar
-from matins.domain.schedule_grammar import HORIZON_YEARS, Every, Flaw, parse
+from matins.domain.schedule_grammar import HORIZON_YEARS, Every, Flaw, Once, parse
 
 _LONGEST: Final = 256
 _SECOND: Final = timedelta(seconds=1)
@@ -56,8 +56,8 @@ class InvalidTimezone(Invalid):
         )
 
 
-def next_after(expression: str, timezone: str, after: datetime) -> datetime:
-    """Give the first instant, strictly later than `after`, at which the schedule is due.
+def next_after(expression: str, timezone: str, after: datetime) -> datetime | None:
+    """Give the first instant, strictly later than `after`, at which the schedule is due; None after that of `@at`.
 
     `after` is aware. `@every` counts from the first whole second at or after it, so a new cron waits a full
     interval and from slot to slot nothing drifts.
@@ -70,44 +70,75 @@ def next_after(expression: str, timezone: str, after: datetime) -> datetime:
     after = after.astimezone(UTC)
     if isinstance(schedule, Every):
         return _whole_second(after) + schedule.interval
+    if isinstance(schedule, Once):
+        if schedule.zone not in (None, timezone):
+            raise InvalidSchedule(expression, f"It names {schedule.zone}, and `timezone` {_shown(timezone)}.")
+        instant = schedule.at if schedule.at.tzinfo else _placed(schedule.at, zone)[0]
+        return instant.astimezone(UTC) if instant > after else None
     last_year = min(after.year + HORIZON_YEARS, MAXYEAR - 1)
     find = _next_wild if schedule.wild else _next_fixed
-    instant = find(schedule, zone, after, last_year)
-    if instant is None:
+    found = find(schedule, zone, after, last_year)
+    if found is None:
         raise InvalidSchedule(
             expression,
             f"It never fires in {timezone} within {HORIZON_YEARS} years; "
             "the minutes it names are left out where the clock changes. Choose another hour.",
         )
-    return instant
+    return found
 
 
 def is_local(expression: str) -> bool:
-    """Whether the schedule depends on the rules of its time zone; `@every` does not.
+    """Whether the schedule depends on the rules of its time zone; `@every` and an `@at` with an offset do not.
 
     Raises: InvalidSchedule.
     """
-    return not isinstance(_parse(expression), Every)
+    schedule = _parse(expression)
+    return isinstance(schedule, Calendar) or (isinstance(schedule, Once) and schedule.at.tzinfo is None)
+
+
+def is_once(expression: str) -> bool:
+    """Whether the schedule has a single date. Raises: InvalidSchedule."""
+    return isinstance(_parse(expression), Once)
+
+
+def interval_of(expression: str) -> timedelta | None:
+    """Give the interval of `@every`, None of any other schedule. Raises: InvalidSchedule."""
+    schedule = _parse(expression)
+    return schedule.interval if isinstance(schedule, Every) else None
+
+
+def zone_within(expression: str) -> str | None:
+    """Give the name of the time zone that an `@at` brings along. Raises: InvalidSchedule."""
+    schedule = _parse(expression)
+    return schedule.zone if isinstance(schedule, Once) else None
+
+
+def once(at: datetime) -> str:
+    """Give the schedule of the first whole second at or after an instant."""
+    return f"@at {_whole_second(at.astimezone(UTC)).replace(tzinfo=None).isoformat()}Z"
 
 
 def upcoming(expression: str, timezone: str, after: datetime, count: int) -> list[datetime]:
-    """Give the next `count` due instants after `after`, in order. Raises as next_after."""
+    """Give the next `count` due instants after `after`, in order, or as many as there are. Raises as next_after."""
     instants: list[datetime] = []
-    for _ in range(count):
-        after = next_after(expression, timezone, after)
-        instants.append(after)
+    following = next_after(expression, timezone, after) if count > 0 else None
+    while following is not None:
+        instants.append(following)
+        following = next_after(expression, timezone, following) if len(instants) < count else None
     return instants
 
 
 def most_a_day(expression: str) -> float:
     """Give a number of slots that the schedule never has more of in 24 hours. Raises: InvalidSchedule."""
     schedule = _parse(expression)
+    if isinstance(schedule, Once):
+        return 1
     if isinstance(schedule, Every):
         return timedelta(hours=24) / schedule.interval
     return schedule.minutes.bit_count() * schedule.hours.bit_count()
 
 
-def _parse(expression: str) -> Calendar | Every:
+def _parse(expression: str) -> Calendar | Every | Once:
     if len(expression) > _LONGEST:
         raise InvalidSchedule(
             expression, f"It has {len(expression)} characters; write at most {_LONGEST}, by ranges and steps."
@@ -133,18 +164,26 @@ def _next_fixed(schedule: Calendar, zone: ZoneInfo, after: datetime, last_year: 
     """Walk the named minutes, whose instants never go back, until one is later than `after`."""
     wall = schedule.following(_wall(zone, after), last_year)
     while wall is not None:
-        placed = wall.replace(tzinfo=zone)  # where minutes repeat, the first pass
-        instant = placed.astimezone(UTC)
-        if _wall(zone, instant) != wall:  # left out: placed by the offset before the jump, so after the jump
-            offset_before, offset_after = _offset(placed), _offset(placed.replace(fold=1))
-            instant = _first_change(zone, instant + offset_before - offset_after, instant) or instant
-            if offset_after - offset_before > _CATCH_UP:
-                wall = schedule.following(_wall(zone, instant) - _INSTANT, last_year)
-                continue
+        instant, jump = _placed(wall, zone)
+        if jump > _CATCH_UP:
+            wall = schedule.following(_wall(zone, instant) - _INSTANT, last_year)
+            continue
         if instant > after:
             return instant
         wall = schedule.following(wall, last_year)
     return None
+
+
+def _placed(wall: datetime, zone: ZoneInfo) -> tuple[datetime, timedelta]:
+    """Give when a wall clock says this, and by how much it jumps there if it leaves this out: then, after the jump."""
+    placed = wall.replace(tzinfo=zone)  # where minutes repeat, the first pass
+    instant = placed.astimezone(UTC)
+    if _wall(zone, instant) == wall:
+        return instant, timedelta()
+    # Left out: placed by the offset before the jump, so after the jump.
+    offset_before, offset_after = _offset(placed), _offset(placed.replace(fold=1))
+    change = _first_change(zone, instant + offset_before - offset_after, instant)
+    return change or instant, offset_after - offset_before
 
 
 def _next_wild(schedule: Calendar, zone: ZoneInfo, after: datetime, last_year: int) -> datetime | None:

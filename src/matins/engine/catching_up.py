@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 from anyio.abc import TaskStatus
@@ -17,7 +16,7 @@ from matins import telemetry
 from matins.domain.access import EVERYONE
 from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
 from matins.domain.errors import Invalid, NotFound, Unavailable
-from matins.domain.fires import Outcome, Trigger
+from matins.domain.fires import Outcome
 from matins.domain.ids import CronId
 from matins.engine import alerts, assistants, spending
 from matins.engine.crons import PAUSED
@@ -73,23 +72,27 @@ class CatchingUp:
         """Start what there is room for, each slot in a transaction of its own; give how many were started."""
         found = await self._pool.run(lambda conn: fires.waiting(conn, at_once=AT_ONCE), transaction=False)
         started = 0
-        for cron_id, slot in found:
+        for each in found:
             try:
-                if await self._pool.run(lambda conn, of=cron_id, at=slot: self._start(conn, of, at)):  # type: ignore[misc]
+                if await self._pool.run(lambda conn, of=each: self._start(conn, of)):  # type: ignore[misc]
                     started += 1
                     telemetry.log().info(
-                        telemetry.CRON_FIRED, cron_id=str(cron_id), slot=slot.isoformat(), trigger="catch_up"
+                        telemetry.CRON_FIRED,
+                        cron_id=str(each.cron_id),
+                        slot=each.slot.isoformat(),
+                        trigger=each.trigger.value,
                     )
             except Unavailable:
                 raise
             except Exception as refused:  # noqa: BLE001 - the wall of a loop iteration: a bad cron keeps no other waiting
-                telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(cron_id))
+                telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(each.cron_id))
                 reason = f"it could not be fired: {type(refused).__name__}"
-                await self._pool.run(lambda conn, of=cron_id, why=reason: _fail(conn, of, why))  # type: ignore[misc]
+                await self._pool.run(lambda conn, of=each.cron_id, why=reason: _fail(conn, of, why))  # type: ignore[misc]
         return started
 
-    async def _start(self, conn: Conn, cron_id: CronId, slot: datetime) -> bool:
+    async def _start(self, conn: Conn, waiting: fires.Waiting) -> bool:
         """Start the run of a slot that waits; False when it goes on waiting, or will not run any more."""
+        cron_id, slot = waiting.cron_id, waiting.slot
         cron, held = await crons.get(conn, cron_id, scope=EVERYONE), {}
         if cron is not None and cron.thread_id is not None:
             held = await fires.take_threads(conn, [cron.thread_id])
@@ -98,7 +101,7 @@ class CatchingUp:
         cron = await crons.lock(conn, cron_id, scope=EVERYONE)
         if not await fires.lock_waiting(conn, cron_id, slot):
             return False
-        if cron is None or not cron.enabled:
+        if cron is None or not (cron.enabled or cron.done_at):
             await fires.give_up(conn, cron_id, DELETED if cron is None else PAUSED, outcome=Outcome.SKIPPED)
             return False
         try:
@@ -124,7 +127,7 @@ class CatchingUp:
         if await is_unanswered(conn, cron, prepared.policy, held):
             await fires.give_up(conn, cron_id, UNANSWERED, outcome=Outcome.SKIPPED, slot=slot)
             return False
-        await fires.start(conn, fired(prepared, slot, Trigger.CATCH_UP))
+        await fires.start(conn, fired(prepared, slot, waiting.trigger))
         if left.is_final and left.runs <= 1:
             await alerts.pause(conn, cron, left.reason)
         return True

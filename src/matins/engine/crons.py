@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Final
 
 import msgspec
 
-from matins.domain import policies
+from matins.domain import dates, policies
 from matins.domain.access import Scope
 from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.configs import Json, section
@@ -20,7 +20,7 @@ from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound
 from matins.domain.fires import Outcome
 from matins.domain.ids import CronId, ThreadId, uuid7
 from matins.domain.policies import Given
-from matins.domain.schedules import next_after
+from matins.domain.schedules import InvalidSchedule, once, zone_within
 from matins.engine import assistants
 from matins.storage import crons, fires, threads
 from matins.storage.pool import Conn
@@ -38,12 +38,14 @@ PAUSED: Final = "its cron was paused before it could be caught up"
 class CronRequest:
     """What a client asks for when it creates a cron. `payload` is the body as it was sent.
 
+    Either `schedule` or `after_seconds`: once, so many seconds from now, at the next whole second.
     The id is minted with the request, so that a repeated creation makes no second cron.
     """
 
     cron_id: CronId = field(default_factory=lambda: CronId(uuid7()))
     assistant_id: str
-    schedule: str
+    schedule: str | None = None
+    after_seconds: float | None = None
     timezone: str | None = None
     end_time: str | None = None
     enabled: bool = True
@@ -100,37 +102,34 @@ async def create(
         )
         raise NotFound(message)
     now, _ = await crons.clock(conn)  # only now: the thread may have been held for a while
-    first = next_after(request.schedule, request.timezone or "UTC", now)
+    schedule = _schedule(request, now)
     end_time = _end_time(request.end_time, now)
     payload = {k: v for k, v in request.payload.items() if k != _HEADERS}
     payload["assistant_id"] = str(assistant.assistant_id)
     if request.headers:
         payload[_HEADERS] = request.headers
-    inserted = await crons.insert(
-        conn,
-        Cron(
-            cron_id=request.cron_id,
-            assistant_id=assistant.assistant_id,
-            thread_id=thread_id,
-            owner=scope.mints_as,
-            creator=None,
-            schedule=request.schedule,
-            timezone=request.timezone,
-            end_time=end_time,
-            enabled=request.enabled,
-            paused_reason=None,
-            next_run_date=unless_ended(first, end_time),
-            revision=1,
-            payload=_payload(payload, request.cron_id),
-            metadata=msgspec.json.encode(request.metadata),
-            on_run_completed=None if thread_id else request.on_run_completed or "delete",
-            created_at=now,
-            updated_at=now,
-            priority=request.priority,
-            policy=_policy(request.policy, payload, thread_id),
-        ),
-        tzdata=TZDATA,
+    asked = Cron(
+        cron_id=request.cron_id,
+        assistant_id=assistant.assistant_id,
+        thread_id=thread_id,
+        owner=scope.mints_as,
+        creator=None,
+        schedule=schedule,
+        timezone=request.timezone or zone_within(schedule),
+        end_time=end_time,
+        enabled=request.enabled,
+        paused_reason=None,
+        next_run_date=None,
+        revision=1,
+        payload=_payload(payload, request.cron_id),
+        metadata=msgspec.json.encode(request.metadata),
+        on_run_completed=None if thread_id else request.on_run_completed or "delete",
+        created_at=now,
+        updated_at=now,
+        priority=request.priority,
+        policy=_policy(request.policy, payload, thread_id),
     )
+    inserted = await crons.insert(conn, dated(asked, _first(asked, now)), tzdata=TZDATA)
     cron = inserted or await crons.get(conn, request.cron_id, scope=scope)  # there from a former try
     if cron is None:
         raise CronNotFound(request.cron_id)
@@ -162,36 +161,34 @@ async def update(
         end_time = None
     elif change.end_time is not None:
         end_time = _end_time(change.end_time, now)
-    schedule, timezone = change.schedule or cron.schedule, change.timezone or cron.timezone
+    schedule = change.schedule or cron.schedule
+    timezone = change.timezone or (change.schedule and zone_within(change.schedule)) or cron.timezone
     enabled = cron.enabled if change.enabled is None else change.enabled
-    if not enabled:
+    if change.enabled is False:
         await fires.give_up(conn, cron_id, PAUSED, outcome=Outcome.SKIPPED)
-    following = cron.next_run_date
-    restarts = enabled and (not cron.enabled or following is None)
-    if (schedule, timezone) != (cron.schedule, cron.timezone) or restarts:
-        following = next_after(schedule, timezone or "UTC", now)
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
     changed = {k: v for k, v in change.payload.items() if k not in ("assistant_id", _HEADERS)}
     metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
     policy = msgspec.json.decode(cron.policy or b"{}", type=dict[str, object])
-    return await crons.update(
-        conn,
-        replace(
-            cron,
-            schedule=schedule,
-            timezone=timezone,
-            end_time=end_time,
-            enabled=enabled,
-            next_run_date=unless_ended(following, end_time),
-            payload=_payload({**payload, **changed}, cron_id),
-            metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
-            policy=_policy({**policy, **change.policy}, {**payload, **changed}, cron.thread_id),
-            on_run_completed=cron.on_run_completed
-            if cron.thread_id
-            else change.on_run_completed or cron.on_run_completed,
-        ),
-        tzdata=TZDATA,
+    wanted = replace(
+        cron,
+        schedule=schedule,
+        timezone=timezone,
+        end_time=end_time,
+        enabled=enabled,
+        payload=_payload({**payload, **changed}, cron_id),
+        metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
+        policy=_policy({**policy, **change.policy}, {**payload, **changed}, cron.thread_id),
+        on_run_completed=cron.on_run_completed
+        if cron.thread_id
+        else change.on_run_completed or cron.on_run_completed,
     )
+    following = cron.next_run_date
+    if (schedule, timezone) != (cron.schedule, cron.timezone) or (enabled and not cron.enabled):
+        following = _first(wanted, now)
+    elif enabled and following is None:
+        following = dates.after(wanted, now)
+    return await crons.update(conn, dated(wanted, following), tzdata=TZDATA)
 
 
 async def pause(conn: Conn, cron_id: CronId, reason: str, *, scope: Scope) -> Cron:
@@ -225,9 +222,35 @@ async def _leave_room(conn: Conn, scope: Scope, ceilings: Ceilings) -> None:
         )
 
 
-def unless_ended(following: datetime | None, end_time: datetime | None) -> datetime | None:
-    """Give the date, unless it is later than the cron's end."""
-    return None if following is not None and end_time is not None and following > end_time else following
+def dated(cron: Cron, following: datetime | None) -> Cron:
+    """Give the cron with its next slot, unless that is later than its end, and when that fires.
+
+    Raises: Invalid.
+    """
+    if following is None or (cron.end_time is not None and following > cron.end_time):
+        return replace(cron, next_run_date=None, due_at=None)
+    policy = policies.read(msgspec.json.decode(cron.policy or b"{}", type=dict[str, object]))
+    return replace(cron, next_run_date=following, due_at=dates.due(cron, policy, following))
+
+
+def _schedule(request: CronRequest, now: datetime) -> str:
+    """Give the schedule that was asked for, in either way. Raises: Invalid."""
+    if request.after_seconds is None:
+        if request.schedule is None:
+            raise Invalid('"schedule" is a required property')
+        return request.schedule
+    if request.schedule is not None:
+        raise Invalid("Name either `schedule` or `after_seconds`")
+    return once(now + timedelta(seconds=request.after_seconds))
+
+
+def _first(cron: Cron, now: datetime) -> datetime:
+    """Give the first slot from now on. Raises: InvalidSchedule when there is none any more."""
+    first = dates.after(cron, now)
+    if first is None:
+        said = "It was to fire once, and is done" if cron.done_at else "Its time has gone by"
+        raise InvalidSchedule(cron.schedule, f"{said}; give it a time to come, or run it now.")
+    return first
 
 
 def _end_time(text: str | None, now: datetime) -> datetime | None:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
 
-from matins.domain import policies
+from matins.domain import dates, policies
 from matins.domain.assistants import Assistant
 from matins.domain.budgets import UNLIMITED, Room
 from matins.domain.configs import Json, section
-from matins.domain.crons import LATE, Cron, CronPayload, Plan, Slot, plan
+from matins.domain.crons import LATE, Cron, CronPayload, Following, Plan, Slot, plan
 from matins.domain.errors import Error, Invalid
 from matins.domain.fires import Trigger
 from matins.domain.ids import CronId, RunId, ThreadId, uuid7
 from matins.domain.policies import Overlap, Policy
 from matins.domain.runs import NewRun
-from matins.domain.schedules import next_after
 from matins.engine.requests import RunRequest, kwargs_of, metadata_of
 from matins.storage import fires
 
@@ -36,11 +35,13 @@ class _Foreseen:
     """What firing a cron on time will write, worked out before the instant."""
 
     fire: fires.NewFire
-    following: datetime | None
+    due_at: datetime
+    following: Following
 
     def holds(self, now: datetime) -> bool:
         """Whether it is still what is to be done: the slot is not missed and the next one not due."""
-        return now - self.fire.slot <= LATE and (self.following is None or self.following > now)
+        next_due_at = self.following.due_at
+        return now - self.due_at <= LATE and (next_due_at is None or next_due_at > now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Prepared:
     """A cron that is about to be due, with what its runs need.
 
     `room`: how many it may still have. `trouble`: why it cannot be fired. `is_suspect`: it may not let itself be fired.
+    `last_fired`: the slot that it fired last, of a cron that wants to know.
     """
 
     cron: Cron
@@ -59,6 +61,7 @@ class Prepared:
     room: Room = UNLIMITED
     is_suspect: bool = False
     trouble: str | None = None
+    last_fired: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Decided:
     """What one transaction writes: rows of the ledger, following dates, and crons to pause, each with its reason."""
 
     rows: list[fires.NewFire]
-    following: dict[CronId, datetime | None]
+    following: dict[CronId, Following]
     given_up: list[tuple[Cron, str]]
 
 
@@ -85,12 +88,14 @@ def prepare(cron: Cron, assistant: Assistant | str) -> Prepared:
     except (msgspec.DecodeError, Invalid) as unfit:
         return Prepared(cron, trouble=f"its policy cannot be used: {unfit}")
     prepared = Prepared(cron, assistant, payload, policy, overlap)
-    slot = cron.next_run_date
+    due_at = cron.due_at
     try:
-        planned = _planned(prepared, slot, 1) if slot else None
-        if planned is None or not planned.slots:
+        planned = _planned(prepared, due_at, 1) if due_at else None
+        if due_at is None or planned is None or not planned.slots:
             return prepared
-        return replace(prepared, foreseen=_Foreseen(fire_of(prepared, planned.slots[0]), planned.following))
+        following = dates.following(cron, policy, planned.following)
+        fire = fire_of(prepared, planned.slots[0])
+        return replace(prepared, foreseen=_Foreseen(fire, due_at, following))
     except Exception:  # noqa: BLE001 - a wall: a bad row is found out when it is due, and keeps no other from being read
         return replace(prepared, is_suspect=True)
 
@@ -106,27 +111,47 @@ def decide(due: list[Prepared], now: datetime, *, hold: str | None = None) -> De
     for each in due:
         cron, trouble = each.cron, each.trouble
         if trouble is None and each.foreseen is not None and each.foreseen.holds(now):
-            decided.rows.append(each.foreseen.fire)
+            decided.rows.extend(_spaced(each, [each.foreseen.fire]))
             decided.following[cron.cron_id] = each.foreseen.following
             continue
         try:
             planned = _planned(each, now, limit)
+            following = dates.following(cron, each.policy, planned.following)
         except Error as unfit:  # the row's schedule is no schedule any more
             trouble = trouble or f"its schedule is invalid: {unfit}"
             planned = Plan([Slot(cron.next_run_date, fires=False)] if cron.next_run_date else [], None)
+            following = Following(None, None)
         if trouble is None:
-            decided.rows.extend(fire_of(each, slot) for slot in planned.slots)
+            decided.rows.extend(_spaced(each, [fire_of(each, slot) for slot in planned.slots]))
         else:
             decided.rows.extend(
                 fires.NewFire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots
             )
-        if trouble is None or (planned.following is not None and planned.following <= now):
-            decided.following[cron.cron_id] = planned.following
+        if trouble is None or (following.due_at is not None and following.due_at <= now):
+            decided.following[cron.cron_id] = following
         else:
             decided.given_up.append((cron, trouble))
     if hold is not None:
         decided.rows[:] = [_held(row, hold) for row in decided.rows]
     return decided
+
+
+def _spaced(each: Prepared, rows: list[fires.NewFire]) -> list[fires.NewFire]:
+    """Give a cron's rows, oldest first, as its policy has them that may want time between two slots that fire."""
+    least = timedelta(seconds=each.policy.min_interval_seconds)
+    if not least:
+        return rows
+    last, spaced = each.last_fired, []
+    for row in rows:
+        if row.run is None and row.outcome != "waiting":
+            spaced.append(row)
+        elif last is not None and row.slot - last < least:
+            reason = f"less than {least.total_seconds():g} s after its last"
+            spaced.append(replace(row, outcome="skipped", reason=reason, run=None))
+        else:
+            spaced.append(row)
+            last = row.slot
+    return spaced
 
 
 def _held(row: fires.NewFire, hold: str) -> fires.NewFire:
@@ -145,14 +170,14 @@ def _planned(each: Prepared, now: datetime, limit: int) -> Plan:
     cron = each.cron
     if cron.next_run_date is None:
         return Plan([], None)
-    zone = cron.timezone or "UTC"
     return plan(
         cron.next_run_date,
         now=now,
         end_time=cron.end_time,
-        after=lambda slot: next_after(cron.schedule, zone, slot),
+        after=lambda slot: dates.after(cron, slot),
         limit=limit,
         policy=each.policy,
+        due=lambda slot: dates.due(cron, each.policy, slot),
     )
 
 
@@ -221,7 +246,7 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
 def _next_slot(cron: Cron, at: datetime) -> datetime | None:
     """Give the slot that follows an instant; None when there is none."""
     try:
-        return next_after(cron.schedule, cron.timezone or "UTC", at)
+        return dates.after(cron, at)
     except Invalid:
         return None
 

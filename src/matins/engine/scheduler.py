@@ -20,18 +20,19 @@ from typing import Final
 from anyio.abc import TaskStatus
 
 from matins import telemetry
+from matins.domain import dates
 from matins.domain.access import EVERYONE
 from matins.domain.assistants import Assistant
-from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
+from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
 from matins.domain.crons import LATE, Cron
 from matins.domain.errors import Error, Invalid, NotFound, Unavailable
 from matins.domain.fires import Outcome
 from matins.domain.ids import AssistantId, CronId
 from matins.domain.policies import Overlap
 from matins.domain.runs import RunStatus
-from matins.domain.schedules import is_local, next_after
+from matins.domain.schedules import is_local
 from matins.engine import alerts, assistants, spending
-from matins.engine.crons import TZDATA, unless_ended
+from matins.engine.crons import TZDATA, dated
 from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
 from matins.engine.limits import reached, within
@@ -148,20 +149,20 @@ class Scheduler:
                 else LOOK_SECONDS
             )
         prepared = await self._pool.run(lambda conn: self._prepare(conn, ahead), transaction=False)
-        first = min(cron.next_run_date for cron in ahead if cron.next_run_date)
+        first = min(cron.due_at for cron in ahead if cron.due_at)
         wait_s = (first - self._clock.now()).total_seconds()
         if wait_s > LOOK_SECONDS:
             return wait_s - LOOK_SECONDS
         # A hair longer: the database must agree that it has come.
         await self._wake.wait(max(0.0, wait_s + 0.001))
         instant = self._clock.now()
-        due = [each for each in prepared if each.cron.next_run_date and each.cron.next_run_date <= instant]
+        due = [each for each in prepared if each.cron.due_at and each.cron.due_at <= instant]
         if not due:
             return 0.0
         return await self._fire_all(due)
 
     async def _prepare(self, conn: Conn, ahead: list[Cron]) -> list[Prepared]:
-        """Find what each cron's runs need: its assistant, once for all that share it, and its payload."""
+        """Find what each cron's slots need: its assistant, once for all that share it, its payload, its last slot."""
         found: dict[AssistantId, Assistant | str] = {}
         for assistant_id in {cron.assistant_id for cron in ahead}:
             try:
@@ -174,8 +175,12 @@ class Scheduler:
         left = await spending.rooms(
             conn, [(each.cron, each.policy) for each in prepared if each.trouble is None], self._ceilings
         )
+        spaced = [each.cron.cron_id for each in prepared if each.policy.min_interval_seconds]
+        last = await fires.newest_fired(conn, spaced) if spaced else {}
         return [
-            replace(each, room=left[each.cron.cron_id]) if each.cron.cron_id in left else each
+            replace(each, room=left.get(cron_id, UNLIMITED), last_fired=last.get(cron_id))
+            if (cron_id := each.cron.cron_id) in left or cron_id in last
+            else each
             for each in prepared
         ]
 
@@ -206,8 +211,8 @@ class Scheduler:
             raise
         except Exception as refused:  # noqa: BLE001 - the same wall: the others go on
             telemetry.log().exception(telemetry.SCHEDULER_FAILED, cron_id=str(each.cron.cron_id))
-            slot = each.cron.next_run_date
-            if not isinstance(refused, Error) and slot and self._clock.now() - slot <= LATE:
+            due_at = each.cron.due_at
+            if not isinstance(refused, Error) and due_at and self._clock.now() - due_at <= LATE:
                 return 0  # perhaps no fault of the cron's: tried again for as long as its slot may fire
             trouble = f"it could not be fired: {type(refused).__name__}"
         try:
@@ -313,14 +318,14 @@ def _redated(cron: Cron, now: datetime) -> Cron:
             return cron
         if cron.next_run_date is None or cron.next_run_date <= now:
             return cron  # due meanwhile: it fires as it is
-        following = next_after(cron.schedule, cron.timezone, now)
-        return replace(cron, next_run_date=unless_ended(following, cron.end_time))
+        following = dates.after(cron, now)
+        return cron if following is None else dated(cron, following)
     except Invalid:
         return cron  # paused with a reason when it is due
 
 
 def _log(row: fires.NewFire, now: datetime) -> None:
-    late_s = round((now - row.slot).total_seconds(), 3)
+    late_s = round((now - row.slot - row.cron.delay).total_seconds(), 3)
     event = telemetry.CRON_FIRED if row.outcome == "fired" else telemetry.CRON_MISSED
     telemetry.log().info(
         event, cron_id=str(row.cron.cron_id), slot=row.slot.isoformat(), late_s=late_s, outcome=row.outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from matins.domain.access import Scope
 from matins.domain.crons import Cron
@@ -42,6 +42,7 @@ async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron | None:
         cron.on_run_completed,
         cron.priority,
         cron.policy,
+        cron.due_at,
     )
     return rows.cron(row) if row else None
 
@@ -115,6 +116,7 @@ async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
         cron.metadata,
         cron.on_run_completed,
         cron.policy,
+        cron.due_at,
     )
     assert row is not None  # noqa: S101 - the caller holds the row
     return rows.cron(row)
@@ -141,11 +143,17 @@ async def pause_of_assistant(conn: Conn, assistant_id: AssistantId, reason: str)
     await conn.execute(sql.load("crons")["pause_crons_of_assistant"].text, assistant_id, reason)
 
 
+async def purge_done(conn: Conn, *, older_than: timedelta, limit: int) -> int:
+    """Delete crons that were to fire once and have been done for so long, at most `limit`; give how many."""
+    purged = await conn.fetch(sql.load("crons")["purge_done_crons"].text, older_than.total_seconds(), limit)
+    return len(purged)
+
+
 async def clock(conn: Conn) -> tuple[datetime, datetime | None]:
-    """Give the database's time and the date of the next slot of any cron."""
+    """Give the database's time and when the next slot of any cron is due."""
     row = await conn.fetchrow(sql.load("crons")["next_due"].text)
     assert row is not None  # noqa: S101 - a SELECT without FROM always has a row
-    return row["now"], row["next_run_date"]
+    return row["now"], row["due_at"]
 
 
 async def due(conn: Conn, *, until: datetime, limit: int, after: datetime | None = None) -> list[Cron]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from asyncpg import Record
 
 from matins.domain.access import Scope
-from matins.domain.crons import Cron
+from matins.domain.crons import Cron, Following
+from matins.domain.dates import DONE
 from matins.domain.fires import OUTPUT_LENGTH, RECENT, RETENTION, Figures, Fire, Outcome, Trigger
 from matins.domain.ids import CronId, RunId, ThreadId
 from matins.domain.priorities import priority_in_queue
@@ -71,9 +72,16 @@ async def take(conn: Conn, planned: list[Cron]) -> Taken:
     )
 
 
-async def advance(conn: Conn, following: dict[CronId, datetime | None]) -> None:
-    """Move taken crons to their following dates. The caller holds the rows."""
-    await conn.execute(sql.load("fires")["advance_crons"].text, list(following), list(following.values()))
+async def advance(conn: Conn, following: dict[CronId, Following]) -> None:
+    """Move taken crons to what follows; those that are done are switched off. The caller holds the rows."""
+    await conn.execute(
+        sql.load("fires")["advance_crons"].text,
+        list(following),
+        [each.date for each in following.values()],
+        [each.due_at for each in following.values()],
+        [each.is_done for each in following.values()],
+        DONE,
+    )
 
 
 async def record(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
@@ -123,18 +131,56 @@ async def give_up(
     await conn.execute(sql.load("fires")["give_up_fires"].text, cron_id, outcome.value, reason, slot)
 
 
-async def waiting(conn: Conn, *, at_once: int) -> list[tuple[CronId, datetime]]:
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A slot that waits for its run, and what it is due to."""
+
+    cron_id: CronId
+    slot: datetime
+    trigger: Trigger
+
+
+async def waiting(conn: Conn, *, at_once: int) -> list[Waiting]:
     """Give slots that may be caught up now: of each cron the oldest, as many as `at_once` leaves room for.
 
     A cron that has a run in flight has none.
     """
     found = await conn.fetch(sql.load("fires")["list_waiting"].text, at_once)
-    return [(CronId(row["cron_id"]), row["scheduled_for"]) for row in found]
+    return [Waiting(CronId(row["cron_id"]), row["scheduled_for"], Trigger(row["trigger"])) for row in found]
+
+
+async def known(
+    conn: Conn, cron_id: CronId, slots: Sequence[datetime], *, window: timedelta
+) -> list[tuple[datetime, Outcome | None]]:
+    """Give for each slot, in order, the newest on record that is within `window` before it, and what became of it.
+
+    Or the slot itself and None, when there is none on record. What a person has triggered is no slot.
+    """
+    found = await conn.fetch(sql.load("fires")["known_fires"].text, cron_id, list(slots), window)
+    return [(row["scheduled_for"], row["outcome"] and Outcome(row["outcome"])) for row in found]
+
+
+async def ask_for(conn: Conn, cron: Cron, slots: Sequence[datetime]) -> None:
+    """Have slots wait for a run that have had none, on record or not. The caller holds the cron's row."""
+    await conn.execute(
+        sql.load("fires")["ask_for_fires"].text,
+        cron.cron_id,
+        list(slots),
+        cron.thread_id,
+        cron.assistant_id,
+        cron.owner,
+    )
 
 
 async def lock_waiting(conn: Conn, cron_id: CronId, slot: datetime) -> bool:
     """Hold a slot that waits to the end of the transaction; False when it does not wait, or somebody else holds it."""
     return await conn.fetchrow(sql.load("fires")["lock_waiting"].text, cron_id, slot) is not None
+
+
+async def newest_fired(conn: Conn, cron_ids: Sequence[CronId]) -> dict[CronId, datetime]:
+    """Give the newest slot of each of these crons that has fired, or is going to be caught up."""
+    found = await conn.fetch(sql.load("fires")["newest_fired"].text, list(cron_ids))
+    return {CronId(row["cron_id"]): row["scheduled_for"] for row in found}
 
 
 @dataclass(frozen=True, slots=True)

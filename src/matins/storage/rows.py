@@ -94,6 +94,8 @@ def cron(row: Record) -> Cron:
         metadata=row["metadata"],
         on_run_completed=row["on_run_completed"],
         policy=row["policy"],
+        due_at=row["due_at"],
+        done_at=row["done_at"],
         priority=row["priority"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

@@ -1,4 +1,4 @@
-"""What crons have spent, by their ledger: add to it, sum it up, and how their newest runs ended."""
+"""What crons have spent, by their ledger: add to it, sum it up, take the mean, and how their newest runs ended."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from matins.domain.budgets import Spent
+from matins.domain.fires import RECENT
 from matins.domain.ids import CronId, RunId
 from matins.domain.runs import RunStatus
 from matins.storage import sql
@@ -54,3 +55,10 @@ async def ends(conn: Conn, cron_id: CronId, *, since: datetime | None, limit: in
     """Give how the newest runs of a cron ended, the newest first: a success, an error or a time-out."""
     found = await conn.fetch(sql.load("spending")["list_ends"].text, cron_id, since, limit)
     return [RunStatus(row["status"]) for row in found]
+
+
+async def mean(conn: Conn, cron_id: CronId) -> tuple[float, float] | None:
+    """Give the tokens and dollars that the newest successes of a cron took on average; None without a success."""
+    row = await conn.fetchrow(sql.load("spending")["mean_spending"].text, cron_id, RECENT)
+    assert row is not None  # noqa: S101 - an aggregate always has a row
+    return None if row["tokens"] is None else (row["tokens"], row["usd"])

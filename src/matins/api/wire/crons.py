@@ -25,6 +25,7 @@ Named: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 class Cron(msgspec.Struct, kw_only=True):
     """A cron. `paused_reason` is there when the server switched it off. Source: observed, keys in this order.
 
+    `next_fire_at` is there with jitter, which fires `next_run_date` a while later.
     What follows is ours, and there as soon as it had a slot. `last_success` is the newest slot whose run was a success.
     Of its newest 100 slots, `streak` says how many runs in a row were one (below zero: how many failed), and
     `p50_duration_ms` is the median of how long successes took. `tokens_7d` and `cost_usd_7d`: what it used in 7 days.
@@ -52,6 +53,7 @@ class Cron(msgspec.Struct, kw_only=True):
     tokens_7d: int | msgspec.UnsetType = msgspec.UNSET
     cost_usd_7d: float | msgspec.UnsetType = msgspec.UNSET
     policy: Policy | msgspec.UnsetType = msgspec.UNSET
+    next_fire_at: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 def cron(stored: Stored, figures: Figures | None = None) -> Cron:
@@ -74,6 +76,8 @@ def cron(stored: Stored, figures: Figures | None = None) -> Cron:
         paused_reason=stored.paused_reason or msgspec.UNSET,
     )
     shown.policy = _policy(stored)
+    if shown.policy and shown.policy.jitter_seconds:
+        shown.next_fire_at = stored.due_at.isoformat() if stored.due_at else None
     if figures is not None:
         shown.last_fire = last_fire(figures)
         shown.last_success = figures.last_success.isoformat() if figures.last_success else None
@@ -123,10 +127,14 @@ class _OfRuns(msgspec.Struct, kw_only=True):
 
 
 class CronCreate(_OfRuns, kw_only=True):
-    """What creates a cron. What it says of a run is what each of its runs gets; unknown fields are kept."""
+    """What creates a cron. What it says of a run is what each of its runs gets; unknown fields are kept.
+
+    Either `schedule` or `after_seconds`: once, so many seconds from now.
+    """
 
     assistant_id: str
-    schedule: str
+    schedule: str | msgspec.UnsetType = msgspec.UNSET
+    after_seconds: Annotated[float, msgspec.Meta(gt=0, le=315_360_000)] | msgspec.UnsetType = msgspec.UNSET
     timezone: Named | msgspec.UnsetType = msgspec.UNSET
     end_time: str | msgspec.UnsetType = msgspec.UNSET
 

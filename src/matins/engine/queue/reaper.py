@@ -11,13 +11,14 @@ import anyio
 from anyio.abc import TaskStatus
 
 from matins import telemetry
+from matins.domain.crons import KEPT_WHEN_DONE
 from matins.domain.errors import Unavailable
 from matins.domain.ids import NodeId
 from matins.domain.runs import Held, StopReason
 from matins.engine.lease import Lease
 from matins.engine.queue.lane import Lanes
 from matins.engine.streams.wake import GATHER_SECONDS, Wakes
-from matins.storage import checkpoints, fires, frames, idempotency, queue
+from matins.storage import checkpoints, crons, fires, frames, idempotency, queue
 from matins.storage.pool import Pool
 
 BEAT_SECONDS: Final = 2.0
@@ -100,6 +101,11 @@ class Reaper:
         trimmed = _BITE
         while trimmed == _BITE:
             trimmed = await self._pool.run(lambda conn: fires.trim(conn, limit=_BITE))
+        trimmed = _BITE
+        while trimmed == _BITE:
+            trimmed = await self._pool.run(
+                lambda conn: crons.purge_done(conn, older_than=KEPT_WHEN_DONE, limit=_BITE)
+            )
 
     async def _known_dead(self) -> list[NodeId]:
         dead = [self._predecessor] if self._predecessor is not None else []

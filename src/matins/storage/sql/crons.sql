@@ -1,10 +1,11 @@
 -- name: insert_cron :one
 -- $1 cron_id, $2 assistant_id, $3 thread_id or null, $4 owner, $5 creator, $6 schedule, $7 timezone, $8 tzdata,
 -- $9 end_time, $10 enabled, $11 next_run_date, $12 payload, $13 metadata, $14 on_run_completed, $15 priority or null,
--- $16 policy or null
+-- $16 policy or null, $17 due_at
 INSERT INTO matins.cron (cron_id, assistant_id, thread_id, owner, creator, schedule, timezone, tzdata, end_time,
-                         enabled, next_run_date, payload, metadata, on_run_completed, priority, policy)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                         enabled, next_run_date, payload, metadata, on_run_completed, priority, policy,
+                         due_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (cron_id) DO NOTHING
 RETURNING *;
 
@@ -43,12 +44,14 @@ SELECT count(*) FROM (
 
 -- name: update_cron :one
 -- $1 cron_id, $2 schedule, $3 timezone, $4 tzdata, $5 end_time, $6 enabled, $7 next_run_date, $8 payload,
--- $9 metadata, $10 on_run_completed, $11 policy or null. The caller holds the row; every edit is a new revision, so that a fire that was
--- computed for the old one writes nothing. Switching on forgets why it was paused.
+-- $9 metadata, $10 on_run_completed, $11 policy or null, $12 due_at. The caller holds the row; every edit is a new
+-- revision, so that a fire that was computed for the old one writes nothing. Switching on forgets why it was paused, a
+-- new date that it was done.
 UPDATE matins.cron
 SET schedule = $2, timezone = $3, tzdata = $4, end_time = $5, enabled = $6, next_run_date = $7, payload = $8,
-    metadata = $9, on_run_completed = $10, policy = $11, revision = revision + 1, updated_at = matins.now(),
-    paused_reason = CASE WHEN $6 THEN NULL ELSE paused_reason END
+    metadata = $9, on_run_completed = $10, policy = $11, due_at = $12, revision = revision + 1,
+    updated_at = matins.now(), done_at = CASE WHEN NOT $6 AND $7::timestamptz IS NULL THEN done_at END,
+    paused_reason = CASE WHEN $6 OR (done_at IS NOT NULL AND $7 IS NOT NULL) THEN NULL ELSE paused_reason END
 WHERE cron_id = $1
 RETURNING *;
 
@@ -59,6 +62,16 @@ SELECT pg_advisory_xact_lock(hashtextextended('matins.crons of ' || $1, 0));
 -- name: delete_cron :one
 -- $1 cron_id, $2 owner or null
 DELETE FROM matins.cron WHERE cron_id = $1 AND ($2::text IS NULL OR owner = $2) RETURNING cron_id;
+
+-- name: purge_done_crons :many
+-- $1 done for this many seconds, $2 limit. Their ledger stays.
+DELETE FROM matins.cron WHERE cron_id IN (
+    SELECT c.cron_id FROM matins.cron AS c
+    WHERE c.done_at < matins.now() - make_interval(secs => $1::double precision)
+      AND NOT EXISTS (SELECT FROM matins.cron_fire AS f WHERE f.cron_id = c.cron_id AND f.outcome = 'waiting')
+    LIMIT $2
+)
+RETURNING cron_id;
 
 -- name: pause_cron :one
 -- $1 cron_id, $2 the revision that is to be paused, $3 reason. Whether it was on.
@@ -90,17 +103,17 @@ SELECT reason, since FROM matins.cron_hold;
 -- $1 later than this or null, $2 until, $3 limit. No lock, no write: a look. The times are parameters, and not
 -- matins.now(), so that the index bounds them.
 SELECT * FROM matins.cron
-WHERE enabled AND next_run_date > coalesce($1::timestamptz, '-infinity') AND next_run_date <= $2
-ORDER BY next_run_date
+WHERE enabled AND due_at > coalesce($1::timestamptz, '-infinity') AND due_at <= $2
+ORDER BY due_at
 LIMIT $3;
 
 -- name: next_due :one
 -- The database's clock, and when the next cron is due.
-SELECT matins.now() AS now, (SELECT min(next_run_date) FROM matins.cron WHERE enabled) AS next_run_date;
+SELECT matins.now() AS now, (SELECT min(due_at) FROM matins.cron WHERE enabled) AS due_at;
 
 -- name: stale_zones :many
 -- $1 the present tzdata version. Crons in a time zone whose next date was computed with other rules.
 SELECT * FROM matins.cron
-WHERE enabled AND next_run_date > matins.now() AND timezone IS NOT NULL AND tzdata IS DISTINCT FROM $1
-ORDER BY next_run_date
+WHERE enabled AND due_at > matins.now() AND timezone IS NOT NULL AND tzdata IS DISTINCT FROM $1
+ORDER BY due_at
 LIMIT 500;

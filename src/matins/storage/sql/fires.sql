@@ -5,7 +5,7 @@ SELECT c.cron_id, c.thread_id, matins.now() AS now, (SELECT reason FROM matins.c
 FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[]) AS planned (cron_id, expected, revision)
 JOIN matins.cron AS c ON c.cron_id = planned.cron_id
 WHERE c.enabled AND c.next_run_date = planned.expected AND c.revision = planned.revision
-  AND c.next_run_date <= matins.now()
+  AND c.due_at <= matins.now()
 ORDER BY c.cron_id
 FOR UPDATE OF c SKIP LOCKED;
 
@@ -16,10 +16,15 @@ SELECT thread_id, CASE WHEN status = 'interrupted' AND interrupts::text <> '{}' 
 FROM matins.thread WHERE thread_id = ANY($1::uuid[]) FOR NO KEY UPDATE SKIP LOCKED;
 
 -- name: advance_crons :exec
--- $1 cron_ids, $2 following dates or null where none follows. The caller holds the rows.
+-- $1 cron_ids, $2 following dates or null where none follows, $3 when they are due, $4 whether the cron is done,
+-- $5 what is said of one that is. The caller holds the rows.
 UPDATE matins.cron AS c
-SET next_run_date = planned.following
-FROM unnest($1::uuid[], $2::timestamptz[]) AS planned (cron_id, following)
+SET next_run_date = planned.following, due_at = planned.due_at, enabled = c.enabled AND NOT planned.is_done,
+    done_at = CASE WHEN planned.is_done THEN matins.now() END,
+    updated_at = CASE WHEN planned.is_done THEN matins.now() ELSE c.updated_at END,
+    paused_reason = CASE WHEN planned.is_done AND c.enabled THEN $5 ELSE c.paused_reason END
+FROM unnest($1::uuid[], $2::timestamptz[], $3::timestamptz[], $4::boolean[])
+  AS planned (cron_id, following, due_at, is_done)
 WHERE c.cron_id = planned.cron_id;
 
 -- name: insert_fires :many
@@ -82,21 +87,51 @@ ORDER BY seq;
 -- A look: lock_waiting decides. Goes from cron to cron in the index, past however much waits of each, and no further
 -- than there is room.
 WITH RECURSIVE oldest AS (
-    (SELECT cron_id, scheduled_for FROM matins.cron_fire WHERE outcome = 'waiting'
+    (SELECT cron_id, scheduled_for, trigger FROM matins.cron_fire WHERE outcome = 'waiting'
      ORDER BY cron_id, scheduled_for LIMIT 1)
     UNION ALL
-    SELECT following.cron_id, following.scheduled_for
+    SELECT following.cron_id, following.scheduled_for, following.trigger
     FROM oldest CROSS JOIN LATERAL (
-        SELECT f.cron_id, f.scheduled_for FROM matins.cron_fire AS f
+        SELECT f.cron_id, f.scheduled_for, f.trigger FROM matins.cron_fire AS f
         WHERE f.outcome = 'waiting' AND f.cron_id > oldest.cron_id
         ORDER BY f.cron_id, f.scheduled_for LIMIT 1
     ) AS following
 )
-SELECT cron_id, scheduled_for FROM oldest
+SELECT cron_id, scheduled_for, trigger FROM oldest
 WHERE NOT EXISTS (SELECT FROM matins.run AS r WHERE r.cron_id = oldest.cron_id AND r.status IN ('pending', 'running'))
   AND NOT EXISTS (SELECT FROM matins.cron_hold)
 LIMIT greatest(0, $1 - (SELECT count(*) FROM matins.cron_fire
                         WHERE trigger IN ('catch_up', 'backfill') AND status IN ('pending', 'running')));
+
+-- name: newest_fired :many
+-- $1 cron_ids. Of each the newest slot that has fired or waits for its run; what a person has triggered is no slot.
+SELECT c.cron_id, newest.scheduled_for
+FROM unnest($1::uuid[]) AS c (cron_id)
+CROSS JOIN LATERAL (
+    SELECT f.scheduled_for FROM matins.cron_fire AS f
+    WHERE f.cron_id = c.cron_id AND f.outcome IN ('fired', 'waiting') AND f.trigger <> 'manual'
+    ORDER BY f.scheduled_for DESC LIMIT 1
+) AS newest;
+
+-- name: known_fires :many
+-- $1 cron_id, $2 slots, $3 window. For each slot the newest on record that is not that far before it, or itself.
+SELECT coalesce(f.scheduled_for, s.slot) AS scheduled_for, f.outcome
+FROM unnest($2::timestamptz[]) WITH ORDINALITY AS s (slot, place)
+LEFT JOIN LATERAL (
+    SELECT scheduled_for, outcome FROM matins.cron_fire
+    WHERE cron_id = $1 AND scheduled_for > s.slot - $3::interval AND scheduled_for <= s.slot AND trigger <> 'manual'
+    ORDER BY scheduled_for DESC LIMIT 1
+) AS f ON true
+ORDER BY s.place;
+
+-- name: ask_for_fires :exec
+-- $1 cron_id, $2 slots, $3 thread_id or null, $4 assistant_id, $5 owner. One that has had a run is left alone.
+INSERT INTO matins.cron_fire (cron_id, scheduled_for, outcome, reason, trigger, thread_id, assistant_id, owner)
+SELECT $1, slot, 'waiting', 'to be filled in', 'backfill', $3, $4, $5 FROM unnest($2::timestamptz[]) AS slot
+ON CONFLICT (cron_id, scheduled_for) DO UPDATE
+SET outcome = excluded.outcome, reason = excluded.reason, trigger = excluded.trigger, thread_id = excluded.thread_id,
+    assistant_id = excluded.assistant_id, recorded_at = matins.now()
+WHERE cron_fire.outcome IN ('missed', 'skipped', 'failed');
 
 -- name: lock_waiting :one
 -- $1 cron_id, $2 slot

@@ -34,3 +34,12 @@ SELECT status FROM matins.cron_fire
 WHERE cron_id = $1 AND status IN ('success', 'error', 'timeout') AND recorded_at >= coalesce($2, '-infinity'::timestamptz)
 ORDER BY scheduled_for DESC
 LIMIT $3;
+
+-- name: mean_spending :one
+-- $1 cron_id, $2 how many of the newest successes count. What they took on average; null without any.
+SELECT avg(newest.tokens)::double precision AS tokens, avg(newest.cost_usd) AS usd
+FROM (
+    SELECT f.tokens, f.cost_usd FROM matins.cron_fire AS f
+    WHERE f.cron_id = $1 AND f.status = 'success'
+    ORDER BY f.scheduled_for DESC LIMIT $2
+) AS newest;
