@@ -218,12 +218,18 @@ async def test_what_was_used_in_another_window_does_not_count(engine: Node, tmp_
     assert await cron.paused() == "budget_tokens: 2,000 of 1,500 used in the last 24 hours"
 
 
-async def test_a_run_has_as_long_as_its_policy_says_retries_and_all(engine: Node, tmp_path: Path) -> None:
-    policy = {"max_run_seconds": 1, "retry": {"max": 5, "backoff": 1.5}}
+async def test_a_run_has_as_long_as_its_policy_says(engine: Node, tmp_path: Path) -> None:
+    cron = await make(engine, tmp_path, "calling", {"max_run_seconds": 1}, seconds=60)
+    [fire] = await cron.slot(1)
+    assert (fire["status"], json.loads(fire["error"])["error"]) == ("timeout", "TimeoutError")
+
+
+async def test_no_retry_comes_after_the_time_that_a_run_has(engine: Node, tmp_path: Path) -> None:
+    policy = {"max_run_seconds": 30, "retry": {"max": 5, "backoff": 40}}
     cron = await make(engine, tmp_path, "failing", policy)
     (tmp_path / "fails").write_text("timeout")
     [fire] = await cron.slot(1)
-    assert (fire["status"], fire["retries"]) == ("timeout", 1)
+    assert (fire["status"], fire["retries"]) == ("error", 0)
 
 
 # -- failures

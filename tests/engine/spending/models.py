@@ -6,6 +6,7 @@ import operator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import anyio
 import httpx
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
@@ -37,6 +38,7 @@ class State(TypedDict, total=False):
     folder: str
     calls: int
     model: str
+    seconds: float
     done: Annotated[int, operator.add]
     errors: list[str]
 
@@ -46,6 +48,7 @@ def model(state: State) -> Fake:
 
 
 async def call(state: State) -> State:
+    await anyio.sleep(state.get("seconds", 0))
     await model(state).ainvoke("hello")
     return {"done": 1}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -39,13 +39,18 @@ async def allowance(conn: Conn, run: Run) -> spending.Allowance:
 async def retry(conn: Conn, run: Run) -> float | None:
     """Have the run tried again after an error that may pass, from where it is: in how many seconds.
 
-    None when it is not: it was tried often enough, the cron's next slot would come first, or it is to stop.
+    None when it is not: it was tried often enough, the cron's next slot or the end of its time would come first, or it
+    is to stop.
     """
-    asked = _policy(run).retry
+    policy = _policy(run)
+    asked = policy.retry
     if asked is None:
         return None
     after_s = min(asked.backoff * 2.0**run.retries, policies.LONGEST_SECONDS)
     before = msgspec.json.decode(run.kwargs, type=_Kwargs).next_slot
+    if policy.max_run_seconds is not None and run.started_at is not None:
+        end = run.started_at + timedelta(seconds=policy.max_run_seconds)
+        before = end if before is None else min(before, end)
     is_retried = await queue.retry(conn, run.held, after_s=after_s, most=asked.max, before=before)
     return after_s if is_retried else None
 
