@@ -100,6 +100,40 @@ async def test_a_slot_that_nobody_serves_is_a_lag(pool: Pool) -> None:
     assert 90 <= float(line.split()[1]) < 100
 
 
+def counts(text: str) -> dict[str, float]:
+    found = re.findall(
+        r"^matins_cron_fires_total\{outcome=\"(\w+)\",trigger=\"(\w+)\"\} (.*)$", text, re.MULTILINE
+    )
+    return {f"{outcome} {trigger}": float(number) for outcome, trigger, number in found if float(number)}
+
+
+async def test_what_is_caught_up_counts_as_it_waits_and_as_it_fires_and_is_not_called_late(
+    pool: Pool,
+) -> None:
+    metrics = Metrics(pool=pool, looks=Looks(), lanes_in_use=lambda: 0)
+    cron = await create_cron(pool, "@every 1h")
+    async with pool.connection() as conn:
+        await conn.execute(
+            "UPDATE matins.cron SET next_run_date = matins.now() - interval '210 min' WHERE cron_id = $1",
+            cron.cron_id,
+        )
+    with capture_logs() as logged:
+        async with scheduling(pool, metrics=metrics):
+            await until(lambda: _now([line for line in logged if line["event"] == "cron.fired"]))
+    text = (await metrics.scrape()).decode()
+    assert counts(text) == {"missed schedule": 3, "waiting catch_up": 1, "fired catch_up": 1}
+    assert "\nmatins_cron_fire_lateness_seconds_count 0.0\n" in text
+    async with pool.connection() as conn:
+        ledger = await conn.fetch(
+            "SELECT outcome, trigger, run_id FROM matins.cron_fire ORDER BY scheduled_for"
+        )
+    [fired] = [line for line in logged if line["event"] == "cron.fired"]
+    assert (fired["trigger"], fired["run_id"]) == ("catch_up", str(ledger[-1]["run_id"]))
+    missed = [line for line in logged if line["event"] == "cron.missed"]
+    assert [line["outcome"] for line in missed] == ["missed"] * 3 + ["waiting"]
+    assert all(line["reason"] for line in missed)
+
+
 async def test_crons_are_counted_no_more_often_than_they_are_worth(pool: Pool) -> None:
     metrics = Metrics(pool=pool, looks=Looks(), lanes_in_use=lambda: 0)
     await metrics.scrape()
@@ -164,21 +198,21 @@ async def test_a_heartbeat_that_nobody_hears_is_logged_and_the_next_one_goes_out
 ) -> None:
     monkeypatch.setattr(heartbeat, "EVERY_SECONDS", 0.01)
     seen = Looks()
-    async with Watcher(500).listening() as watcher, anyio.create_task_group() as group:
 
-        async def look() -> None:
-            while True:
-                seen.note(NOW)
-                await anyio.sleep(0.01)
+    async def look() -> None:
+        while True:
+            seen.note(NOW)
+            await anyio.sleep(0.01)
 
-        group.start_soon(look)
-        with capture_logs() as logged:
+    with capture_logs() as logged:
+        async with Watcher(500).listening() as watcher, anyio.create_task_group() as group:
+            group.start_soon(look)
             with anyio.fail_after(10):
                 async with running(Heartbeat(watcher.url, looks=seen)):
                     await watcher.hears(3)
             async with running(Heartbeat("http://127.0.0.1:1/secret", looks=seen)):
                 await until(lambda: _now(len({line["reason"] for line in logged}) == 2))
-        group.cancel_scope.cancel()
+            group.cancel_scope.cancel()
     assert {line["event"] for line in logged} == {"heartbeat.failed"}
     assert {line["reason"] for line in logged} == {"it answered 500", "it cannot be reached: ConnectError"}
     assert "secret" not in str(logged)

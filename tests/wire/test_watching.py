@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -115,7 +118,8 @@ class Watcher:
                 self.end_headers()
                 heard.put(self.path)
 
-            def log_message(self, *_: object) -> None: ...
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+                """Say nothing."""
 
         self._server = HTTPServer(("127.0.0.1", 0), Answer)
         self.url = f"http://127.0.0.1:{self._server.server_port}/ping/secret"
@@ -176,6 +180,27 @@ def test_a_scheduler_that_does_not_look_is_not_ok(watched: Server, asks: httpx.C
         ) in found
     until(lambda: asks.get(path).status_code == 200)
     assert value(until(lambda: scrape(asks)), "database_up") == 1
+
+
+def test_a_database_that_is_away_is_no_reason_to_restart_a_node_for_long(
+    watched: Server, asks: httpx.Client
+) -> None:
+    """A supervisor that wants to see /ok fail for longer than a lease lets the node live."""
+    stopped = watched.postgres_pids
+    try:
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        until(lambda: asks.get("/ok").status_code == 503)
+        until(lambda: asks.get("/ok").status_code == 200, timeout_s=30)
+        assert time.monotonic() - began < 20
+        assert asks.get("/ready").status_code == 503
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    until(lambda: asks.get("/ready").status_code == 200)
+    until(lambda: asks.get("/ok").status_code == 200 and asks.get("/runs/crons/pause").status_code == 200)
 
 
 def test_each_fire_is_a_line_of_the_log(watched: Server, asks: httpx.Client) -> None:
