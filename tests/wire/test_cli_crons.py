@@ -184,9 +184,21 @@ def test_fires_are_listed_and_filtered(crons: Any, http: httpx.Client, cron: str
         )
     )
     names, first, _ = crons("fires", cron).lines
-    assert names.split() == ["SLOT", "OUTCOME", "RUN", "TRIGGER", "LATE", "TOOK", "RUN", "ID", "SAID"]
+    assert names.split() == [
+        "SLOT",
+        "OUTCOME",
+        "RUN",
+        "TRIGGER",
+        "LATE",
+        "TOOK",
+        "TOKENS",
+        "COST",
+        "RUN",
+        "ID",
+        "SAID",
+    ]
     assert re.search(
-        rf"fired +success +manual +\d+ ms +\d+ ms +{newest['run_id']}  What time is it\?$", first
+        rf"fired +success +manual +\d+ ms +\d+ ms +- +- +{newest['run_id']}  What time is it\?$", first
     )
     assert crons("fires", cron, "--json").json == [newest, older]
     assert "2 in all" in crons("fires", cron, "--limit", "1").out

@@ -33,6 +33,7 @@ def cron(of: dict[str, Any]) -> str:
             ("last success", when(of.get("last_success"))),
             ("streak", _streak(of)),
             ("takes", how_long(_seconds(of.get("p50_duration_ms")))),
+            ("in 7 days", f"{counted(of.get('tokens_7d') or 0, 'token')}, {_cost(of.get('cost_usd_7d'))}"),
             *((f"policy {name}", line(json.dumps(value).strip('"'))) for name, value in policy.items()),
         ]
     )
@@ -40,7 +41,7 @@ def cron(of: dict[str, Any]) -> str:
 
 def fires(found: Reply) -> str:
     """Give fires, a line each."""
-    names = ("slot", "outcome", "run", "trigger", "late", "took", "run id", "said")
+    names = ("slot", "outcome", "run", "trigger", "late", "took", "tokens", "cost", "run id", "said")
     rows = [
         (
             when(fire["scheduled_for"]),
@@ -49,6 +50,8 @@ def fires(found: Reply) -> str:
             fire["trigger"],
             how_long(_seconds(fire["lateness_ms"])),
             between(fire["started_at"], fire["ended_at"]),
+            str(fire["tokens"] or "-"),
+            _cost(fire["cost_usd"]),
             fire["run_id"] or "-",
             _said(fire),
         )
@@ -127,6 +130,10 @@ def _said(fire: dict[str, Any]) -> str:
 
 def _more(text: str, found: Reply) -> str:
     return f"{text}\n{found.total} in all: --limit shows more" if found.has_more else text
+
+
+def _cost(usd: float | None) -> str:
+    return f"${usd:.4f}" if usd else "-"
 
 
 def _plain(text: str) -> str:
