@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import anyio
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 NOW = datetime(2030, 1, 31, 9, tzinfo=UTC)
+AGO = "UPDATE matins.cron SET next_run_date = matins.now() - $2::interval, due_at = matins.now() - $2 WHERE cron_id = $1"
 
 
 class Away(Pool):
@@ -88,10 +89,7 @@ async def test_a_slot_that_nobody_serves_is_a_lag(pool: Pool) -> None:
     metrics = Metrics(pool=pool, looks=Looks(), lanes_in_use=lambda: 0)
     assert "\nmatins_scheduler_lag_seconds 0.0\n" in (await metrics.scrape()).decode()
     async with pool.connection() as conn:
-        await conn.execute(
-            "UPDATE matins.cron SET next_run_date = matins.now() - interval '90 s' WHERE cron_id = $1",
-            cron.cron_id,
-        )
+        await conn.execute(AGO, cron.cron_id, timedelta(seconds=90))
     [line] = [
         line
         for line in (await metrics.scrape()).decode().splitlines()
@@ -113,10 +111,7 @@ async def test_what_is_caught_up_counts_as_it_waits_and_as_it_fires_and_is_not_c
     metrics = Metrics(pool=pool, looks=Looks(), lanes_in_use=lambda: 0)
     cron = await create_cron(pool, "@every 1h")
     async with pool.connection() as conn:
-        await conn.execute(
-            "UPDATE matins.cron SET next_run_date = matins.now() - interval '210 min' WHERE cron_id = $1",
-            cron.cron_id,
-        )
+        await conn.execute(AGO, cron.cron_id, timedelta(minutes=210))
     with capture_logs() as logged:
         async with scheduling(pool, metrics=metrics):
             await until(lambda: _now([line for line in logged if line["event"] == "cron.fired"]))

@@ -240,6 +240,18 @@ def test_help_helps() -> None:
         assert f" {name} " in ended.out
 
 
+def test_slots_of_the_past_run_when_somebody_wants_them(crons: Any, http: httpx.Client, cron: str) -> None:
+    span = ("--since", "2025-12-01", "--until", "2026-02-01")
+    _, slot, comes_to = crons("backfill", cron, *span, "--dry-run").lines
+    assert (slot.split()[:3], comes_to) == (["2026-01-01", "04:30:00+05:30", "yes"], "1 slot to run")
+    assert http.get(f"/runs/crons/{cron}/fires").json() == []
+    assert crons("backfill", cron, *span, "--yes").lines == ["1 slot will run, a few at a time"]
+    until(lambda: http.get(f"/runs/crons/{cron}/fires", params={"status": "success"}).json())
+    assert " backfill " in crons("fires", cron).out
+    assert crons("backfill", cron, *span).lines == ["0 slots to run"]
+    crons("backfill", cron, "--since", "2026-02-01", "--until", "2025-12-01", "--yes").refuses("until")
+
+
 class Socket:
     """A bare socket that gives its answers in order, and keeps what was asked: (line, headers, body)."""
 

@@ -27,6 +27,7 @@ def cron(of: dict[str, Any]) -> str:
             ("schedule", f"{line(of['schedule'])}, {of['timezone'] or 'UTC'}"),
             ("state", state(of)),
             ("next", when(of["next_run_date"] if of["enabled"] else None)),
+            ("fires at", when(of["next_fire_at"]) if of.get("next_fire_at") and of["enabled"] else ""),
             ("ends", when(of["end_time"]) if of["end_time"] else ""),
             ("assistant", of["assistant_id"]),
             ("thread", of["thread_id"] or "one for each run"),
@@ -98,7 +99,7 @@ def changes(done: dict[str, Any]) -> str:
 
 def state(cron: dict[str, Any]) -> str:
     """Give whether a cron fires, and why not."""
-    if not cron["enabled"]:
+    if not cron["enabled"] and (cron["next_run_date"] or cron.get("paused_reason")):
         return f"paused: {line(cron['paused_reason'])}" if cron.get("paused_reason") else "paused"
     return "enabled" if cron["next_run_date"] else "ended"
 

@@ -58,7 +58,7 @@ class Metrics:
             self._fires.labels(outcome.value, Trigger.SCHEDULE.value)
         self._lateness: Final = Histogram(
             "matins_cron_fire_lateness_seconds",
-            "From the slot to its record, for slots that this node fired on schedule.",
+            "From a slot, and its jitter, to its record, for slots that this node fired on schedule.",
             buckets=_LATENESS,
             registry=self._counted,
         )
@@ -121,7 +121,7 @@ class Metrics:
             )
         if found is None:
             return
-        lag_s = (found.now - found.next_run_date).total_seconds() if found.next_run_date else 0.0
+        lag_s = (found.now - found.due_at).total_seconds() if found.due_at else 0.0
         yield _gauge(
             "matins_scheduler_lag_seconds",
             "How long the oldest due slot waits for a scheduler.",

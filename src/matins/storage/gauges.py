@@ -18,7 +18,7 @@ class Gauges:
     """The database's time, when the next cron is due, when a cron's run last was a success, and runs by status."""
 
     now: datetime
-    next_run_date: datetime | None
+    due_at: datetime | None
     last_success: datetime | None
     runs: dict[str, int]
 
@@ -28,7 +28,7 @@ async def read(conn: Conn) -> Gauges:
     row = await conn.fetchrow(sql.load("gauges")["read_gauges"].text, MOST_RUNS)
     assert row is not None  # noqa: S101 - a SELECT without FROM always has a row
     runs = {status: row[status] for status in ("pending", "running")}
-    return Gauges(row["now"], row["next_run_date"], row["last_success"], runs)
+    return Gauges(row["now"], row["due_at"], row["last_success"], runs)
 
 
 async def crons_by_state(conn: Conn) -> dict[str, int]:
