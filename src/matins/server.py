@@ -39,7 +39,10 @@ from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
 from matins.engine.catching_up import CatchingUp
+from matins.engine.heartbeat import Heartbeat
 from matins.engine.lease import Lease
+from matins.engine.looks import Looks
+from matins.engine.metrics import Metrics
 from matins.engine.priorities import Priorities
 from matins.engine.queue.claimer import Claimer
 from matins.engine.queue.lane import Lanes
@@ -54,6 +57,7 @@ from matins.engine.sweeper import Sweeper
 from matins.engine.webhooks.courier import Courier
 from matins.engine.webhooks.guard import Guard
 from matins.engine.webhooks.sender import Sender
+from matins.greeting import greet
 from matins.manifest import read as read_manifest
 from matins.manifest import webhooks
 from matins.manifest.http import HttpSection
@@ -213,6 +217,8 @@ async def serve(
             delivers=manifest.http.delivers_webhooks,
         )
         priorities = Priorities(pool=pool, workers=workers)
+        looks = Looks()
+        metrics = Metrics(pool=pool, looks=looks, lanes_in_use=lambda: len(lanes.held))
         runs = Runs(
             pool=pool,
             workers=workers,
@@ -229,6 +235,8 @@ async def serve(
             graphs=workers,
             lease=lease,
             wake=due,
+            looks=looks,
+            metrics=metrics,
             on_fired=wakes.tell_slots,
             on_displaced=lambda each, found: runs.make_way(each.thread_id, each.run_id, each.reason, found),
             ceilings=settings.ceilings,
@@ -238,6 +246,7 @@ async def serve(
             graphs=workers,
             lease=lease,
             wake=wakes.slots,
+            metrics=metrics,
             on_fired=wakes.tell_queue,
             ceilings=settings.ceilings,
         )
@@ -254,6 +263,8 @@ async def serve(
             callers=lanes.callers,
             crons_changed=due,
             webhooks=guard,
+            looks=looks,
+            metrics=metrics,
             default_ttl=manifest.sweeping.default,
             http=manifest.http,
             ceilings=settings.ceilings,
@@ -269,6 +280,8 @@ async def serve(
             *(reaper, claimer, scheduler, catching_up, sweeper, courier),
         ):
             await stack.enter_async_context(running(part))
+        if settings.heartbeat_url:
+            await stack.enter_async_context(running(Heartbeat(settings.heartbeat_url, looks=looks)))
         if settings.reloads:
             reloader = Reloader(workers, settings.config, on_change=partial(say_what_is_stale, manifest))
             await stack.enter_async_context(running(reloader))
@@ -285,7 +298,7 @@ async def serve(
             max_connections=await pool.run(queue.max_connections, transaction=False),
         )
         if settings.is_dev and predecessor is None:
-            _greet(settings, list(assistants.known(workers)))
+            greet(settings, list(assistants.known(workers)))
         await _told_to_go()
         log.info(telemetry.NODE_STOPPING, node_id=str(node_id), runs=len(lanes.held))
         claimer.is_draining = runs.is_draining = True
@@ -311,34 +324,6 @@ async def _told_to_go() -> None:
     # Once is enough: a service manager tells every process, and so does the parent.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-
-
-def _greet(settings: Settings, graphs: list[str]) -> None:
-    """Say where everything is and what to try next."""
-    ask = (
-        f"""curl -s {settings.url}/runs/wait -H 'content-type: application/json' \\
-      -d '{{"assistant_id": "echo", "input": {{"messages": [{{"role": "user", "content": "hello"}}]}}}}'"""
-        if "echo" in graphs
-        else f"curl -s {settings.url}/assistants/search -d '{{}}'"
-    )
-    greeting = f"""
-  Matins {__version__} is ready.
-
-    API    {settings.url}
-    Docs   {settings.url}/docs
-    Graphs {", ".join(sorted(graphs))}
-    Data   {settings.where}
-
-  Try next:
-
-    {ask}
-
-  Ctrl-C stops it; threads, runs and crons stay.
-
-"""
-    with suppress(OSError):  # nobody reads it
-        sys.stdout.write(greeting)
-        sys.stdout.flush()
 
 
 def _inherited(name: str) -> socket.socket | None:

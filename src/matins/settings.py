@@ -34,7 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `webhooks`: what counts instead of the section of langgraph.json (`LANGGRAPH_WEBHOOKS`). `webhook_secrets`: what
     reports are signed with (`MATINS_WEBHOOK_SECRET`). `webhook_networks`: where they may go though it is not public
     (`MATINS_WEBHOOK_NETWORKS`). `ceilings`: what crons may do, whatever their policies say (`MATINS_CRON_RUNS_PER_DAY`,
-    `MATINS_CRONS_PER_USER`; 0 for no limit).
+    `MATINS_CRONS_PER_USER`; 0 for no limit). `heartbeat_url`: what is asked for while crons are looked after
+    (`MATINS_HEARTBEAT_URL`).
     """
 
     database_uri: str
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secrets: tuple[str, ...] = ()
     webhook_networks: tuple[Network, ...] = ()
     ceilings: Ceilings = DEFAULT_CEILINGS
+    heartbeat_url: str | None = None
 
 
 def database_uri(environ: Mapping[str, str]) -> str | None:
@@ -118,6 +120,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         webhooks=_section(environ, "LANGGRAPH_WEBHOOKS"),
         webhook_secrets=_secrets(environ, "MATINS_WEBHOOK_SECRET"),
         webhook_networks=_networks(environ, "MATINS_WEBHOOK_NETWORKS"),
+        heartbeat_url=_address(environ, "MATINS_HEARTBEAT_URL"),
     )
 
 
@@ -171,6 +174,22 @@ def _secrets(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
             message = f"{name} must read whsec_ and 24 to 64 bytes in base64; several are separated by spaces"
             raise SettingsError(message) from None
     return secrets
+
+
+def _address(environ: Mapping[str, str], name: str) -> str | None:
+    """Give an address of the web. The text of a refusal shows nothing of it: it may be a secret."""
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and text.isprintable()
+    except ValueError:
+        is_address = False
+    if not is_address or " " in text:
+        raise SettingsError(f"{name} must read https://host/path or http://host/path") from None
+    return text
 
 
 def _networks(environ: Mapping[str, str], name: str) -> tuple[Network, ...]:

@@ -21,6 +21,8 @@ from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
 from matins.domain.ids import NodeId, uuid7
 from matins.engine.lease import Lease
+from matins.engine.looks import Looks
+from matins.engine.metrics import Metrics
 from matins.engine.priorities import Priorities
 from matins.engine.queue.lane import Lanes
 from matins.engine.runs import Runs
@@ -76,7 +78,7 @@ def project(folder: Path, code: str = "", **http: object) -> Manifest:
 async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serve]:
     lease, hub = Lease(database, node_id=NodeId(uuid7()), name="n", version="0"), Hub()
     wakes = Wakes(database, node_id=lease.node_id, follows=hub.follows)
-    guard = Guard(Webhooks())
+    guard, looks = Guard(Webhooks()), Looks()
 
     async def no_graphs(_: bytes) -> None: ...
 
@@ -111,6 +113,8 @@ async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serv
             watch=watch,
             wakes=wakes,
             webhooks=guard,
+            looks=looks,
+            metrics=Metrics(pool=pool, looks=looks, lanes_in_use=lambda: len(lanes.held)),
             callers=lanes.callers,
             http=manifest.http,
         )

@@ -23,6 +23,8 @@ from matins.domain.runs import Run
 from matins.engine import assistants, crons
 from matins.engine.catching_up import CatchingUp
 from matins.engine.lease import Lease
+from matins.engine.looks import Looks
+from matins.engine.metrics import Metrics
 from matins.engine.priorities import Priorities
 from matins.engine.queue.claimer import Claimer
 from matins.engine.queue.lane import Lanes
@@ -215,16 +217,25 @@ async def node(
             webhooks=Guard(Webhooks(allows_loopback=True)),
             priorities=Priorities(pool=pool, workers=workers),
         )
+        looks = Looks()
+        metrics = Metrics(pool=pool, looks=looks, lanes_in_use=lambda: len(carried.held))
         scheduler = Scheduler(
             pool=pool,
             graphs=workers,
             lease=lease,
             wake=due,
+            looks=looks,
+            metrics=metrics,
             on_fired=wakes.tell_slots,
             on_displaced=lambda each, found: runs.make_way(each.thread_id, each.run_id, each.reason, found),
         )
         catching_up = CatchingUp(
-            pool=pool, graphs=workers, lease=lease, wake=wakes.slots, on_fired=wakes.tell_queue
+            pool=pool,
+            graphs=workers,
+            lease=lease,
+            wake=wakes.slots,
+            metrics=metrics,
+            on_fired=wakes.tell_queue,
         )
         if hears:
             await stack.enter_async_context(running(wakes))
@@ -255,10 +266,16 @@ class Twice(Pool):
 
 @asynccontextmanager
 async def scheduling(
-    pool: Pool, *, on_fired: Callable[[], None] = lambda: None, ceilings: Ceilings = DEFAULT_CEILINGS
+    pool: Pool,
+    *,
+    on_fired: Callable[[], None] = lambda: None,
+    looks: Looks | None = None,
+    metrics: Metrics | None = None,
+    ceilings: Ceilings = DEFAULT_CEILINGS,
 ) -> AsyncIterator[Wake]:
     """Run a scheduler, and what catches up, alone; gives what wakes the scheduler."""
-    due, slots = Wake(), Wake()
+    due, slots, looks = Wake(), Wake(), looks or Looks()
+    metrics = metrics or Metrics(pool=pool, looks=looks, lanes_in_use=lambda: 0)
     lease: Any = HeldLease()
 
     def fired() -> None:
@@ -270,12 +287,20 @@ async def scheduling(
         graphs=Graphs(),
         lease=lease,
         wake=due,
+        looks=looks,
+        metrics=metrics,
         on_fired=fired,
         on_displaced=lambda *_: None,
         ceilings=ceilings,
     )
     catching_up = CatchingUp(
-        pool=pool, graphs=Graphs(), lease=lease, wake=slots, on_fired=on_fired, ceilings=ceilings
+        pool=pool,
+        graphs=Graphs(),
+        lease=lease,
+        wake=slots,
+        metrics=metrics,
+        on_fired=on_fired,
+        ceilings=ceilings,
     )
     async with running(scheduler), running(catching_up):
         yield due

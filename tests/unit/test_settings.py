@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from matins.settings import SettingsError, database_uri
+from matins.settings import SettingsError, database_uri, read
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,21 @@ def test_the_first_of_the_names_that_has_a_value_counts() -> None:
     }
     assert database_uri(environ) == "postgresql://first/db"
     assert database_uri({"DATABASE_URI": ""}) is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["secret", "ftp://secret/x", "https://", "https://secret:port/x", "https://h/secret x", "http://[secret"],
+)
+def test_what_is_no_address_for_heartbeats_is_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"^MATINS_HEARTBEAT_URL must read https://") as refused:
+        read({"DATABASE_URI": "postgresql:///db", "MATINS_HEARTBEAT_URL": address})
+    assert "secret" not in str(refused.value)
+
+
+def test_heartbeats_go_where_the_environment_says_if_it_says_so() -> None:
+    given = {"DATABASE_URI": "postgresql:///db"}
+    assert read(given).heartbeat_url is None
+    assert read({**given, "MATINS_HEARTBEAT_URL": ""}).heartbeat_url is None
+    address = "http://10.0.0.7:8000/ping/x?a=b"
+    assert read({**given, "MATINS_HEARTBEAT_URL": address}).heartbeat_url == address

@@ -17,7 +17,10 @@ BY_ID = "the SDK reaches a run only through its thread"
 
 PYTHON = ("py-async", "py-sync")
 EXEMPT = {
-    **{("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD) for path in ("/", "/ok", "/ready", "/info")},
+    **{
+        ("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD)
+        for path in ("/", "/ok", "/ready", "/info", "/metrics")
+    },
     **{("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD) for path in ("/docs", "/openapi.json")},
     **{
         ("GET", path): dict.fromkeys(sdks.KINDS, NO_METHOD)

@@ -54,6 +54,7 @@ OPERATIONS: Final = (
     Operation("GET", "/ok", system.ok, None, system.Ok),
     Operation("GET", "/ready", system.ready, None, system.Ok),
     Operation("GET", "/info", system.info, None, system.Info),
+    Operation("GET", "/metrics", system.metrics, None, str, media="text/plain"),
     Operation("GET", "/docs", system.docs, None, str, media="text/html"),
     Operation("GET", "/openapi.json", system.openapi, None, dict[str, Any]),
     Operation(

@@ -34,6 +34,7 @@ async def trigger(request: Request, parts: Parts) -> Response:
         )
     )
     parts.wakes.tell_queue()
+    parts.metrics.triggered(fire)
     return body.respond(of_fires.fire(fire), status=202)
 
 

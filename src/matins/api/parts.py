@@ -13,6 +13,8 @@ from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.threads import TimeToLive
 from matins.engine.callers import Callers
 from matins.engine.lease import Lease
+from matins.engine.looks import Looks
+from matins.engine.metrics import Metrics
 from matins.engine.priorities import Priorities
 from matins.engine.runs import Runs
 from matins.engine.streams.following import Following
@@ -46,6 +48,8 @@ class Parts:
     crons_changed: Callable[[], None]
     webhooks: Guard
     priorities: Priorities
+    looks: Looks
+    metrics: Metrics
     ceilings: Ceilings = DEFAULT_CEILINGS
     default_ttl: TimeToLive | None = None
     http: HttpSection = field(default_factory=HttpSection)

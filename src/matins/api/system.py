@@ -1,4 +1,4 @@
-"""/ok, /ready, /info, /docs, /openapi.json: about the server itself."""
+"""/ok, /ready, /info, /metrics, /docs, /openapi.json: about the server itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matins import __version__
 from matins.api import body
 from matins.api.parts import Parts
 from matins.domain.errors import Unavailable
+from matins.engine.metrics import CONTENT_TYPE
 
 
 class Ok(msgspec.Struct):
@@ -30,13 +31,19 @@ class Info(msgspec.Struct, kw_only=True):
     host: dict[str, str | None]
 
 
-async def ok(_request: Request, _parts: Parts) -> Response:
-    """Say that the server answers, without asking the database."""
-    return body.respond(Ok())
+async def ok(_request: Request, parts: Parts) -> Response:
+    """Say whether the server answers and looks after its crons, without asking the database."""
+    return _looked_after(parts)
 
 
-async def root(_request: Request, _parts: Parts) -> Response:
-    """Say that the server answers, as /ok does."""
+async def root(_request: Request, parts: Parts) -> Response:
+    """Say what /ok says."""
+    return _looked_after(parts)
+
+
+def _looked_after(parts: Parts) -> Response:
+    if parts.lease.is_held and (stalled := parts.looks.stalled):  # without a lease it must not look
+        raise Unavailable(stalled)
     return body.respond(Ok())
 
 
@@ -70,6 +77,11 @@ async def info(_request: Request, parts: Parts) -> Response:
             },
         )
     )
+
+
+async def metrics(_request: Request, parts: Parts) -> Response:
+    """Tell Prometheus of crons, runs and the scheduler, in its text format."""
+    return Response(await parts.metrics.scrape(), media_type=CONTENT_TYPE)
 
 
 async def openapi(request: Request, _parts: Parts) -> Response:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from matins import __version__
+from matins.cli import crons
 from matins.cli.migrate import migrate
 from matins.cli.node import Node, run
 
@@ -53,6 +54,7 @@ def serve(
 
 
 app.command(name="migrate")(migrate)
+app.add_typer(crons.app)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from matins.engine import alerts, assistants, spending
 from matins.engine.crons import PAUSED
 from matins.engine.firing import fired, prepare
 from matins.engine.lease import Lease
+from matins.engine.metrics import Metrics
 from matins.engine.questions import UNANSWERED, is_unanswered
 from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires
@@ -45,6 +46,7 @@ class CatchingUp:
         graphs: assistants.Graphs,
         lease: Lease,
         wake: Wake,
+        metrics: Metrics,
         on_fired: Callable[[], None],
         ceilings: Ceilings = DEFAULT_CEILINGS,
     ) -> None:
@@ -53,6 +55,7 @@ class CatchingUp:
         self._graphs: Final = graphs
         self._lease: Final = lease
         self._wake: Final = wake
+        self._metrics: Final = metrics
         self._on_fired: Final = on_fired
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -74,14 +77,10 @@ class CatchingUp:
         started = 0
         for each in found:
             try:
-                if await self._pool.run(lambda conn, of=each: self._start(conn, of)):  # type: ignore[misc]
+                row = await self._pool.run(lambda conn, of=each: self._start(conn, of))  # type: ignore[misc]
+                if row is not None:
                     started += 1
-                    telemetry.log().info(
-                        telemetry.CRON_FIRED,
-                        cron_id=str(each.cron_id),
-                        slot=each.slot.isoformat(),
-                        trigger=each.trigger.value,
-                    )
+                    self._metrics.recorded(row)
             except Unavailable:
                 raise
             except Exception as refused:  # noqa: BLE001 - the wall of a loop iteration: a bad cron keeps no other waiting
@@ -90,47 +89,48 @@ class CatchingUp:
                 await self._pool.run(lambda conn, of=each.cron_id, why=reason: _fail(conn, of, why))  # type: ignore[misc]
         return started
 
-    async def _start(self, conn: Conn, waiting: fires.Waiting) -> bool:
-        """Start the run of a slot that waits; False when it goes on waiting, or will not run any more."""
+    async def _start(self, conn: Conn, waiting: fires.Waiting) -> fires.NewFire | None:
+        """Start the run of a slot that waits; None when it goes on waiting, or will not run any more."""
         cron_id, slot = waiting.cron_id, waiting.slot
         cron, held = await crons.get(conn, cron_id, scope=EVERYONE), {}
         if cron is not None and cron.thread_id is not None:
             held = await fires.take_threads(conn, [cron.thread_id])
             if not held:
-                return False
+                return None
         cron = await crons.lock(conn, cron_id, scope=EVERYONE)
         if not await fires.lock_waiting(conn, cron_id, slot):
-            return False
+            return None
         if cron is None or not (cron.enabled or cron.done_at):
             await fires.give_up(conn, cron_id, DELETED if cron is None else PAUSED, outcome=Outcome.SKIPPED)
-            return False
+            return None
         try:
             assistant = await assistants.resolve(
                 conn, str(cron.assistant_id), graphs=self._graphs, scope=EVERYONE
             )
         except (NotFound, Invalid):
             await _fail(conn, cron_id, f"its assistant {cron.assistant_id} does not exist")
-            return False
+            return None
         prepared = prepare(cron, assistant)
         if prepared.trouble is not None:
             await _fail(conn, cron_id, prepared.trouble)
-            return False
+            return None
         if await fires.in_flight(conn, [cron_id]):
-            return False
+            return None
         now, _ = await crons.clock(conn)  # what it uses, it uses in the window of now
         left = (
             await spending.rooms(conn, [(replace(cron, next_run_date=now), prepared.policy)], self._ceilings)
         ).get(cron_id, UNLIMITED)
         if left.runs < 1:
             await alerts.pause(conn, cron, left.reason)
-            return False
+            return None
         if await is_unanswered(conn, cron, prepared.policy, held):
             await fires.give_up(conn, cron_id, UNANSWERED, outcome=Outcome.SKIPPED, slot=slot)
-            return False
-        await fires.start(conn, fired(prepared, slot, waiting.trigger))
+            return None
+        fire = fired(prepared, slot, waiting.trigger)
+        await fires.start(conn, fire)
         if left.is_final and left.runs <= 1:
             await alerts.pause(conn, cron, left.reason)
-        return True
+        return fire
 
 
 async def _fail(conn: Conn, cron_id: CronId, reason: str) -> None:

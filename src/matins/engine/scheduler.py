@@ -36,14 +36,13 @@ from matins.engine.crons import TZDATA, dated
 from matins.engine.firing import Prepared, decide, prepare
 from matins.engine.lease import Lease
 from matins.engine.limits import reached, within
+from matins.engine.looks import LOOK_SECONDS, Looks
+from matins.engine.metrics import Metrics
 from matins.engine.overlaps import Displacing, UnderWay, without_overlaps
 from matins.engine.questions import without_unanswered
 from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires, stops
 from matins.storage.pool import Conn, Pool
-
-LOOK_SECONDS: Final = 1.0
-"""No wait is longer without asking the database's clock: laptops sleep."""
 
 AHEAD: Final = timedelta(seconds=1.5)
 BATCH: Final = 500
@@ -90,6 +89,8 @@ class Scheduler:
         graphs: assistants.Graphs,
         lease: Lease,
         wake: Wake,
+        looks: Looks,
+        metrics: Metrics,
         on_fired: Callable[[], None],
         on_displaced: Callable[[Displacing, RunStatus], None],
         ceilings: Ceilings = DEFAULT_CEILINGS,
@@ -99,6 +100,8 @@ class Scheduler:
         self._graphs: Final = graphs
         self._lease: Final = lease
         self._wake: Final = wake
+        self._looks: Final = looks
+        self._metrics: Final = metrics
         self._on_fired: Final = on_fired
         self._on_displaced: Final = on_displaced
         self._clock: Final = _DatabaseClock()
@@ -106,6 +109,7 @@ class Scheduler:
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Fire until cancelled. One bad look does not end it."""
+        self._looks.rest()
         task_status.started()
         zones_are_old = True
         while True:
@@ -115,14 +119,19 @@ class Scheduler:
                     zones_are_old = await self._recompute_zones()
                 if self._lease.is_held:
                     pause_s = await self._look()
+                    self._looks.note(self._clock.now())
                     self._batch = min(BATCH, 2 * self._batch)
+                else:
+                    self._looks.rest()
             except Unavailable as away:
                 telemetry.log().warning(telemetry.DATABASE_AWAY, error=str(away))
+                self._looks.fail(str(away))
                 pause_s = AWAY_SECONDS
                 # Perhaps it is there, and they are too large to be read or written at once.
                 self._batch = max(1, self._batch // 2)
             except Exception:  # noqa: BLE001 - the wall of a loop iteration: the next look may do better
                 telemetry.log().exception(telemetry.SCHEDULER_FAILED)
+                self._looks.fail("an error, which is in its log")
                 zones_are_old = False  # crons with old dates are better than none
             if pause_s > 0 and not zones_are_old:
                 await self._wake.wait(pause_s)
@@ -257,7 +266,7 @@ class Scheduler:
         for each, status in displaced:
             self._on_displaced(each, status)
         for row in rows:
-            _log(row, taken.now or row.slot)
+            self._metrics.recorded(row, taken.now)
         return len(taken.cron_ids)
 
     async def _without_overlaps(
@@ -322,11 +331,3 @@ def _redated(cron: Cron, now: datetime) -> Cron:
         return cron if following is None else dated(cron, following)
     except Invalid:
         return cron  # paused with a reason when it is due
-
-
-def _log(row: fires.NewFire, now: datetime) -> None:
-    late_s = round((now - row.slot - row.cron.delay).total_seconds(), 3)
-    event = telemetry.CRON_FIRED if row.outcome == "fired" else telemetry.CRON_MISSED
-    telemetry.log().info(
-        event, cron_id=str(row.cron.cron_id), slot=row.slot.isoformat(), late_s=late_s, outcome=row.outcome
-    )
