@@ -74,6 +74,9 @@ from matins.workers.protocol import CONNECTIONS, STORE_CONNECTIONS
 from matins.workers.reload import Reloader
 
 CONFIGURATION_ERROR: Final = 2
+_NOT_FOR_SCHEDULERS: Final = frozenset({"assistants", "threads", "runs", "store", "webhooks"})
+"""The routes that a node does without which only fires crons: all but those about the server itself."""
+
 DATABASE_PATIENCE_SECONDS: Final = 30.0
 
 
@@ -154,7 +157,7 @@ async def serve(
     manifest = read_manifest(settings.config)
     for warning in manifest.warnings:
         log.warning(telemetry.CONFIG_WARNING, text=warning)
-    custom = load_custom(manifest)
+    custom = None if settings.fires_only else load_custom(manifest)
     for parameter in normalise_dsn(settings.database_uri)[1]:
         log.warning(telemetry.CONFIG_WARNING, text=f"DATABASE_URI: {parameter} is not used")
     rules = (
@@ -195,6 +198,7 @@ async def serve(
             on_spawn=parent.worker,
             on_exit=parent.worker_gone,
         )
+        graphs = assistants.Named(list(manifest.graphs)) if settings.fires_only else workers
         lanes = Lanes(pool=pool, workers=workers, hub=hub, lease=lease, wakes=wakes, limit_s=settings.limit_s)
         reaper = Reaper(
             pool=pool,
@@ -232,7 +236,7 @@ async def serve(
         )
         scheduler = Scheduler(
             pool=pool,
-            graphs=workers,
+            graphs=graphs,
             lease=lease,
             wake=due,
             looks=looks,
@@ -243,7 +247,7 @@ async def serve(
         )
         catching_up = CatchingUp(
             pool=pool,
-            graphs=workers,
+            graphs=graphs,
             lease=lease,
             wake=wakes.slots,
             metrics=metrics,
@@ -275,10 +279,11 @@ async def serve(
         await stack.enter_async_context(running(parent))
         if custom is not None:
             await stack.enter_async_context(running(custom.lifespan))
-        for part in (
-            *(wakes, lease, workers, lanes, watch, private),
-            *(reaper, claimer, scheduler, catching_up, sweeper, courier),
-        ):
+        others: tuple[Part, ...] = (workers, lanes, watch, private, reaper, claimer, sweeper, courier)
+        if settings.fires_only:
+            others, parts = (), replace(parts, http=replace(manifest.http, disabled=_NOT_FOR_SCHEDULERS))
+        mine: tuple[Part, ...] = (wakes, lease, *others, scheduler, catching_up)
+        for part in mine:
             await stack.enter_async_context(running(part))
         if settings.heartbeat_url:
             await stack.enter_async_context(running(Heartbeat(settings.heartbeat_url, looks=looks)))

@@ -18,6 +18,10 @@ from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 _DATABASE: Final = ("DATABASE_URI", "POSTGRES_URI", "POSTGRES_URI_CUSTOM", "DATABASE_URL")
 
 
+ROLES: Final = ["api", "worker", "scheduler"]
+"""What a node does: answer clients, run graphs, fire crons."""
+
+
 class SettingsError(Exception):
     """A variable has a value that makes no sense. The text is one line that names it."""
 
@@ -31,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `stream_ttl_s`: how long streams can be replayed (`RESUMABLE_STREAM_TTL_SECONDS`).
     `is_alone`: no other node can be on this database (`MATINS_ALONE`). `where`: what a person calls that database
     (`MATINS_DATA`). `reloads`: watch the code (`MATINS_RELOAD`). `is_dev`: greet a person (`MATINS_DEV`).
+    `fires_only`: of what a node does, it fires crons and nothing else (`MATINS_ROLES`).
     `webhooks`: what counts instead of the section of langgraph.json (`LANGGRAPH_WEBHOOKS`). `webhook_secrets`: what
     reports are signed with (`MATINS_WEBHOOK_SECRET`). `webhook_networks`: where they may go though it is not public
     (`MATINS_WEBHOOK_NETWORKS`). `ceilings`: what crons may do, whatever their policies say (`MATINS_CRON_RUNS_PER_DAY`,
@@ -57,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook_secrets: tuple[str, ...] = ()
     webhook_networks: tuple[Network, ...] = ()
     ceilings: Ceilings = DEFAULT_CEILINGS
+    fires_only: bool = False
     heartbeat_url: str | None = None
 
 
@@ -108,6 +114,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         stream_ttl_s=float(_number(environ, "RESUMABLE_STREAM_TTL_SECONDS", 86400, at_least=1)),
         is_alone=_flag(environ, "MATINS_ALONE"),
         is_dev=_flag(environ, "MATINS_DEV"),
+        fires_only=_roles(environ) == ROLES[-1:],
         reloads=_flag(environ, "MATINS_RELOAD"),
         url=environ.get("MATINS_URL", "http://127.0.0.1:2024"),
         where=environ.get("MATINS_DATA", ""),
@@ -122,6 +129,16 @@ def read(environ: Mapping[str, str]) -> Settings:
         webhook_networks=_networks(environ, "MATINS_WEBHOOK_NETWORKS"),
         heartbeat_url=_address(environ, "MATINS_HEARTBEAT_URL"),
     )
+
+
+def _roles(environ: Mapping[str, str]) -> list[str]:
+    """Give what the node does, in the order of ROLES."""
+    named = environ.get("MATINS_ROLES", ",".join(ROLES)).replace(" ", "").split(",")
+    found = [role for role in ROLES if role in named]
+    if set(named) - set(ROLES) or found not in (list(ROLES), list(ROLES[-1:])):
+        message = f"MATINS_ROLES must be {','.join(ROLES)}, which is all a node can do, or {ROLES[-1]} alone"
+        raise SettingsError(message)
+    return found
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, *, at_least: int) -> int:

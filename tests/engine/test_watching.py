@@ -23,7 +23,9 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 NOW = datetime(2030, 1, 31, 9, tzinfo=UTC)
-AGO = "UPDATE matins.cron SET next_run_date = matins.now() - $2::interval, due_at = matins.now() - $2 WHERE cron_id = $1"
+AGO = """
+    UPDATE matins.cron SET next_run_date = matins.now() - $2::interval, due_at = matins.now() - $2 WHERE cron_id = $1
+"""
 
 
 class Away(Pool):

@@ -37,7 +37,7 @@ def ledger(db: psycopg.Connection[tuple[Any, ...]]) -> list[tuple[UUID, datetime
     return db.execute(
         "SELECT cron_id, scheduled_for, outcome, extract(epoch FROM recorded_at - scheduled_for)::float"
         " FROM matins.cron_fire"
-    ).fetchall()  # type: ignore[return-value]
+    ).fetchall()
 
 
 def test_schedulers_that_are_killed_miss_no_slot_and_fire_none_twice(postgres: str, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_schedulers_that_are_killed_miss_no_slot_and_fire_none_twice(postgres: s
                 db.execute("SELECT min(next_run_date) > matins.now() FROM matins.cron").fetchone() == (True,)
             )
         )
-        ends = dict(
+        ends: dict[UUID, datetime] = dict(
             db.execute("UPDATE matins.cron SET enabled = false RETURNING cron_id, next_run_date").fetchall()
         )
         found = ledger(db)

@@ -48,9 +48,12 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 2024,
     workers: Annotated[int, typer.Option(min=1, help="Processes that run graphs.")] = 1,
+    roles: Annotated[
+        str, typer.Option(help="What this node does: api,worker,scheduler, or scheduler alone.")
+    ] = "",
 ) -> None:
     """Serve a langgraph.json on the PostgreSQL database that DATABASE_URI names."""
-    raise typer.Exit(run(Node(config, host, port, workers=workers), data_dir=None))
+    raise typer.Exit(run(Node(config, host, port, workers=workers, roles=roles), data_dir=None))
 
 
 app.command(name="migrate")(migrate)

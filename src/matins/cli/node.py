@@ -33,6 +33,7 @@ class Node:
     workers: int
     reloads: bool = False
     is_dev: bool = False
+    roles: str = ""
     opens_browser: bool = False
 
     @property
@@ -62,6 +63,8 @@ def run(node: Node, *, data_dir: Path | None) -> int:
         "MATINS_WORKERS": str(node.workers),
         "MATINS_URL": node.url,
     }
+    if node.roles:
+        environment["MATINS_ROLES"] = node.roles
     if node.is_dev:
         environment |= {"MATINS_DEV": "1", "MATINS_RELOAD": "1" if node.reloads else "0"}
         environment.setdefault("BG_JOB_SHUTDOWN_GRACE_PERIOD_SECS", str(DEV_GRACE_SECONDS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID, uuid4
 
 import msgspec
@@ -60,6 +60,13 @@ class AssistantChange:
     config: Mapping[str, object] | None = None
     context: Mapping[str, object] | None = None
     metadata: Mapping[str, object] | None = None
+
+
+class Named:
+    """Graphs of which only the ids are known, on a node that runs none."""
+
+    def __init__(self, ids: list[str]) -> None:
+        self.graphs: Final = msgspec.json.encode({graph_id: GraphFacts() for graph_id in ids})
 
 
 def known(graphs: Graphs) -> dict[str, GraphFacts]:
