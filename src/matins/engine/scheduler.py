@@ -12,44 +12,46 @@ cannot be fired is paused with a reason while the others go on.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain import dates
 from matins.domain.access import EVERYONE
-from matins.domain.assistants import Assistant
-from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.crons import LATE, Cron
-from matins.domain.errors import Error, Invalid, NotFound, Unavailable
+from matins.domain.errors import Error, Invalid, Unavailable
 from matins.domain.fires import Outcome
-from matins.domain.ids import AssistantId, CronId
+from matins.domain.ids import CronId
 from matins.domain.policies import Overlap
 from matins.domain.runs import RunStatus
 from matins.domain.schedules import is_local
-from matins.engine import alerts, assistants, spending
+from matins.engine import alerts, assistants
 from matins.engine.crons import TZDATA, dated
-from matins.engine.firing import Prepared, decide, prepare
+from matins.engine.firing import Prepared, decide
 from matins.engine.lease import Lease
 from matins.engine.limits import reached, within
 from matins.engine.looks import LOOK_SECONDS, Looks
 from matins.engine.metrics import Metrics
 from matins.engine.overlaps import Displacing, UnderWay, without_overlaps
 from matins.engine.questions import without_unanswered
+from matins.engine.reading_ahead import AHEAD, ReadingAhead
 from matins.engine.streams.wake import Wake
 from matins.storage import crons, fires, stops
 from matins.storage.pool import Conn, Pool
 
-AHEAD: Final = timedelta(seconds=1.5)
 BATCH: Final = 500
 """How many crons are taken in one transaction; halved each time that the database does not answer."""
 
-BEHIND: Final = 20
-"""How many of them may be so late that their slots are missed: a long downtime must not hold up what is due now."""
+AT_ONCE: Final = 2
+"""How many of these transactions are under way at once: one is worked out while the database writes the other."""
 
 HELD_SECONDS: Final = 0.02
 """The pause when what is due is held by somebody else just now."""
@@ -58,6 +60,7 @@ FAILED_SECONDS: Final = 1.0
 """The pause after a cron that may not be to blame for it failed to fire."""
 
 AWAY_SECONDS: Final = 0.2
+_BREATH: Final = 20  # how many lines are written before others have their turn
 
 
 class _DatabaseClock:
@@ -95,9 +98,7 @@ class Scheduler:
         on_displaced: Callable[[Displacing, RunStatus], None],
         ceilings: Ceilings = DEFAULT_CEILINGS,
     ) -> None:
-        self._ceilings: Final = ceilings
         self._pool: Final = pool
-        self._graphs: Final = graphs
         self._lease: Final = lease
         self._wake: Final = wake
         self._looks: Final = looks
@@ -105,12 +106,21 @@ class Scheduler:
         self._on_fired: Final = on_fired
         self._on_displaced: Final = on_displaced
         self._clock: Final = _DatabaseClock()
+        self._ahead: Final = ReadingAhead(pool=pool, graphs=graphs, ceilings=ceilings, now=self._clock.now)
         self._batch = BATCH
+        self._untold: Final[deque[tuple[fires.NewFire, datetime | None]]] = deque()
+        self._is_firing = False
+        self._fired: Final = Wake()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
         """Fire until cancelled. One bad look does not end it."""
         self._looks.rest()
         task_status.started()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._tell)
+            await self._keep_looking()
+
+    async def _keep_looking(self) -> None:
         zones_are_old = True
         while True:
             pause_s = LOOK_SECONDS
@@ -139,59 +149,52 @@ class Scheduler:
     async def _look(self) -> float:
         """Read ahead, fire what is due, and give how long nothing more will be."""
 
-        async def work(conn: Conn) -> tuple[datetime, datetime | None, list[Cron]]:
+        async def work(conn: Conn) -> tuple[datetime, datetime | None]:
             asked_at = time.monotonic()
             now, following = await crons.clock(conn)
             self._clock.set(now, asked_at)
-            if following is None:
-                return now, None, []
-            behind = await crons.due(conn, until=now - LATE, limit=min(BEHIND, self._batch))
-            most = max(1, self._batch - len(behind))
-            ahead = await crons.due(conn, after=now - LATE, until=now + AHEAD, limit=most)
-            return now, following, [*behind, *ahead]
+            return now, following
 
-        now, following, ahead = await self._pool.run(work, transaction=False)
-        if not ahead:
-            return (
-                min(LOOK_SECONDS, max(0.0, (following - now).total_seconds() - 1))
-                if following
-                else LOOK_SECONDS
-            )
-        prepared = await self._pool.run(lambda conn: self._prepare(conn, ahead), transaction=False)
-        first = min(cron.due_at for cron in ahead if cron.due_at)
-        wait_s = (first - self._clock.now()).total_seconds()
-        if wait_s > LOOK_SECONDS:
-            return wait_s - LOOK_SECONDS
+        now, following = await self._pool.run(work, transaction=False)
+        if following is None:
+            return LOOK_SECONDS
+        if following - now > AHEAD:
+            return min(LOOK_SECONDS, (following - now - AHEAD).total_seconds())
+        prepared = await self._ahead.read(chunk=self._batch)
+        if not prepared:
+            return HELD_SECONDS
+        first = min(each.cron.due_at for each in prepared if each.cron.due_at)
         # A hair longer: the database must agree that it has come.
-        await self._wake.wait(max(0.0, wait_s + 0.001))
+        await self._wake.wait(max(0.0, (first - self._clock.now()).total_seconds() + 0.001))
         instant = self._clock.now()
         due = [each for each in prepared if each.cron.due_at and each.cron.due_at <= instant]
-        if not due:
-            return 0.0
-        return await self._fire_all(due)
+        return await self._fire_chunks(due) if due else 0.0
 
-    async def _prepare(self, conn: Conn, ahead: list[Cron]) -> list[Prepared]:
-        """Find what each cron's slots need: its assistant, once for all that share it, its payload, its last slot."""
-        found: dict[AssistantId, Assistant | str] = {}
-        for assistant_id in {cron.assistant_id for cron in ahead}:
-            try:
-                found[assistant_id] = await assistants.resolve(
-                    conn, str(assistant_id), graphs=self._graphs, scope=EVERYONE
-                )
-            except (NotFound, Invalid):
-                found[assistant_id] = f"its assistant {assistant_id} does not exist"
-        prepared = [prepare(cron, found[cron.assistant_id]) for cron in ahead]
-        left = await spending.rooms(
-            conn, [(each.cron, each.policy) for each in prepared if each.trouble is None], self._ceilings
-        )
-        spaced = [each.cron.cron_id for each in prepared if each.policy.min_interval_seconds]
-        last = await fires.newest_fired(conn, spaced) if spaced else {}
-        return [
-            replace(each, room=left.get(cron_id, UNLIMITED), last_fired=last.get(cron_id))
-            if (cron_id := each.cron.cron_id) in left or cron_id in last
-            else each
-            for each in prepared
-        ]
+    async def _fire_chunks(self, due: list[Prepared]) -> float:
+        """Fire what is due, so many in a transaction and two of these at once; give how long to pause then."""
+        chunks = iter([due[at : at + self._batch] for at in range(0, len(due), self._batch)])
+        pauses: list[float] = []
+        away: list[Unavailable] = []
+
+        async def fire() -> None:
+            for chunk in chunks:
+                try:
+                    pauses.append(await self._fire_all(chunk))
+                except Unavailable as gone:
+                    away.append(gone)
+                    return
+
+        self._is_firing = True
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(min(AT_ONCE, -(-len(due) // self._batch))):
+                    group.start_soon(fire)
+        finally:
+            self._is_firing = False
+            self._fired()
+        if away:
+            raise away[0]
+        return max(pauses)
 
     async def _fire_all(self, due: list[Prepared]) -> float:
         """Fire what is due in one transaction, or one by one if that fails; give how long to pause then.
@@ -265,9 +268,21 @@ class Scheduler:
             self._on_fired()
         for each, status in displaced:
             self._on_displaced(each, status)
-        for row in rows:
-            self._metrics.recorded(row, taken.now)
+        self._untold.extend((row, taken.now) for row in rows)
         return len(taken.cron_ids)
+
+    async def _tell(self) -> None:
+        """Tell of what was recorded, when there is nothing to fire: a line for each takes its time, too."""
+        try:
+            while True:
+                await self._fired.wait(LOOK_SECONDS)
+                while self._untold and not self._is_firing:
+                    for _ in range(min(len(self._untold), _BREATH)):
+                        self._metrics.recorded(*self._untold.popleft())
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            for each in self._untold:
+                self._metrics.recorded(*each)
 
     async def _without_overlaps(
         self, conn: Conn, rows: list[fires.NewFire], due: list[Prepared]

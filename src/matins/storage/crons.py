@@ -156,9 +156,11 @@ async def clock(conn: Conn) -> tuple[datetime, datetime | None]:
     return row["now"], row["due_at"]
 
 
-async def due(conn: Conn, *, until: datetime, limit: int, after: datetime | None = None) -> list[Cron]:
+async def due(
+    conn: Conn, *, until: datetime, limit: int, after: datetime | None = None, skip: int = 0
+) -> list[Cron]:
     """Look, without locking, at the crons that are due later than `after` and not later than `until`, in order."""
-    found = await conn.fetch(sql.load("crons")["due_crons"].text, after, until, limit)
+    found = await conn.fetch(sql.load("crons")["due_crons"].text, after, until, limit, skip)
     return [rows.cron(row) for row in found]
 
 

@@ -100,12 +100,12 @@ DELETE FROM matins.cron_hold;
 SELECT reason, since FROM matins.cron_hold;
 
 -- name: due_crons :many
--- $1 later than this or null, $2 until, $3 limit. No lock, no write: a look. The times are parameters, and not
+-- $1 later than this or null, $2 until, $3 limit, $4 how many to skip. No lock, no write: a look. The times are parameters, and not
 -- matins.now(), so that the index bounds them.
 SELECT * FROM matins.cron
 WHERE enabled AND due_at > coalesce($1::timestamptz, '-infinity') AND due_at <= $2
-ORDER BY due_at
-LIMIT $3;
+ORDER BY due_at, cron_id
+LIMIT $3 OFFSET $4;
 
 -- name: next_due :one
 -- The database's clock, and when the next cron is due.
