@@ -19,6 +19,7 @@ from matins.domain.fires import STATUSES as FIRE_STATUSES
 from matins.domain.fires import Outcome, Trigger
 from matins.domain.ids import AssistantId, CronId, ThreadId
 from matins.domain.policies import Given
+from matins.engine import conditions
 from matins.engine import crons as engine
 from matins.storage import crons, fires
 from matins.storage.pool import Conn
@@ -42,6 +43,7 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
     await parts.webhooks.check([asked.webhook or None])
     if thread_id is not None:
         await policies.check_context(parts, policy, asked.assistant_id, scope=scope)
+    await conditions.check(parts.workers, policy)
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
         schedule=None if asked.schedule is msgspec.UNSET else asked.schedule,
@@ -99,6 +101,7 @@ async def update(request: Request, parts: Parts) -> Response:
         raise BadRequest("Request body cannot be empty")
     asked = body.convert(sent, wire.CronPatch)
     await parts.webhooks.check([asked.webhook or None])
+    await conditions.check(parts.workers, policy)
     scope = auth.authorize(request)
     if not policy.keys().isdisjoint(("context_policy", "last_n")):
         await _check_context(parts, cron_id, policy, scope)

@@ -28,6 +28,7 @@ from langgraph_sdk import runtime as sdk_runtime
 
 from matins.domain.errors import GraphNotFound
 from matins.graphs.checkpoints import types_of
+from matins.graphs.conditions import Conditions
 from matins.graphs.contexts import built
 from matins.manifest import GraphSpec, Manifest
 from matins.manifest.variables import described, make_importable, module_of
@@ -71,6 +72,7 @@ class Registry:
         self._entries = entries
         self._store = store
         self._manifest = manifest
+        self.conditions: Final = Conditions(manifest)
         self._modules = 0
         self._allowed: frozenset[tuple[str, str]] = frozenset()
 
