@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
 import psycopg
@@ -78,7 +78,6 @@ def two(one, another):
     return True
 """
 
-THREADS = "SELECT count(*) FROM matins.thread"
 YEARLY = "0 0 1 1 *"
 
 
@@ -128,8 +127,8 @@ def made(client: httpx.Client) -> Iterator[list[str]]:
         client.delete(f"/runs/crons/{cron_id}")
 
 
-def count(stored: psycopg.Connection[tuple[Any, ...]], table: str) -> int:
-    row = stored.execute(f"SELECT count(*) FROM {table}").fetchone()
+def count(stored: psycopg.Connection[tuple[Any, ...]], rows: LiteralString, *arguments: str) -> int:
+    row = stored.execute("SELECT count(*) FROM " + rows, arguments).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -181,13 +180,13 @@ def test_one_that_says_no_leaves_nothing_but_its_row(
     until(lambda: count(stored, "matins.run WHERE status IN ('pending', 'running')") == 0)
     assert not calls.exists()
     assert count(stored, "matins.thread") == threads
-    assert count(stored, f"matins.run WHERE cron_id = '{cron_id}'") == 0
+    assert count(stored, "matins.run WHERE cron_id = %s", cron_id) == 0
     assert count(stored, "matins.webhook_delivery") == 0
     if thread_id:
         thread = client.get(f"/threads/{thread_id}").json()
         assert (thread["status"], thread["values"]) == ("idle", None)
         assert client.get(f"/threads/{thread_id}/runs").json() == []
-        assert count(stored, f"checkpoints WHERE thread_id = '{thread_id}'") == 0
+        assert count(stored, "checkpoints WHERE thread_id = %s", thread_id) == 0
         state = {"assistant_id": "count", "input": {"calls": str(calls)}}
         client.post(f"/threads/{thread_id}/runs/wait", json=state).raise_for_status()
         assert calls.read_text() == "called\n", "the thread is free for others"
