@@ -51,13 +51,14 @@ class Asked(msgspec.Struct):
 
 
 class Conditions:
-    """The conditions of one project, imported when they are first named."""
+    """The conditions of one project, imported when they are first named.
 
-    def __init__(self, manifest: Manifest) -> None:
+    `importing` is held meanwhile: a module that is half imported looks to others as if it lacked the function.
+    """
+
+    def __init__(self, manifest: Manifest, importing: threading.Lock) -> None:
         self._manifest: Final = manifest
-        self._importing: Final = (
-            threading.Lock()
-        )  # a module that is half imported looks as if it lacked the function
+        self._importing: Final = importing
 
     async def answer(self, params: bytes) -> bytes:
         """Answer a Call with null. Raises: Invalid when what is named cannot be a condition."""

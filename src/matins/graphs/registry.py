@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+import threading
 import traceback
 import typing
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,6 +31,7 @@ from matins.domain.errors import GraphNotFound
 from matins.graphs.checkpoints import types_of
 from matins.graphs.conditions import Conditions
 from matins.graphs.contexts import built
+from matins.graphs.declarations import Declarations
 from matins.manifest import GraphSpec, Manifest
 from matins.manifest.variables import described, make_importable, module_of
 
@@ -72,7 +74,9 @@ class Registry:
         self._entries = entries
         self._store = store
         self._manifest = manifest
-        self.conditions: Final = Conditions(manifest)
+        importing = threading.Lock()
+        self.conditions: Final = Conditions(manifest, importing)
+        self.declarations: Final = Declarations(manifest, importing)
         self._modules = 0
         self._allowed: frozenset[tuple[str, str]] = frozenset()
 
