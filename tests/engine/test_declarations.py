@@ -238,6 +238,10 @@ async def test_what_a_person_edited_has_drifted_and_is_left_alone(project: Proje
     for _ in range(2):
         assert said((await project.sync())["digest"]) == ("drifted", ["schedule", "enabled"], None)
     assert await project.cron("digest") == edited
+    await project.patch("digest", schedule=DIGEST["schedule"], enabled=True)
+    assert (await project.sync())["digest"].action == "unchanged"
+    await project.pool.run(lambda conn: engine.pause(conn, edited.cron_id, "too dear", scope=EVERYONE))
+    assert said((await project.sync())["digest"]) == ("drifted", ["enabled"], "too dear")
     project.declare({"digest": {**DIGEST, "schedule": "@weekly"}})
     assert said((await project.sync())["digest"]) == ("changed", ["schedule"], None)
     cron = await project.cron("digest")

@@ -73,7 +73,7 @@ class Registry:
     def __init__(self, entries: dict[str, _Entry], manifest: Manifest, store: BaseStore | None) -> None:
         self._entries = entries
         self._store = store
-        self._manifest = manifest
+        self.manifest: Final = manifest
         importing = threading.Lock()
         self.conditions: Final = Conditions(manifest, importing)
         self.declarations: Final = Declarations(manifest, importing)
@@ -95,7 +95,7 @@ class Registry:
         """What a checkpoint may be read into: the classes of the user's own modules, and those he allowed."""
         if self._modules != len(sys.modules):  # nodes and factories import too
             self._modules = len(sys.modules)
-            self._allowed = types_of(_own_modules(self._manifest)) | self._manifest.allowed_types
+            self._allowed = types_of(_own_modules(self.manifest)) | self.manifest.allowed_types
         return self._allowed
 
     @property
