@@ -90,6 +90,8 @@ def when(client: httpx.Client) -> Callable[[Callable[[dict[str, Any]], Any]], di
 @covers("Cron", "key")
 @covers("POST /runs/crons/sync", "200")
 @covers("CronSync", "dry_run")
+@covers("CronsSynced", "*")
+@covers("CronDeclared", "*")
 def test_what_the_project_declares_is_there_after_its_start_and_follows_its_code(
     client: httpx.Client, server: Server, folder: Path, when: Any
 ) -> None:
