@@ -17,11 +17,13 @@ from tests.wire.compatibility import covers
 
 GRAPH = """
 from pathlib import Path
-from typing import TypedDict
+from typing import Annotated, TypedDict
 from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
 
 class State(TypedDict, total=False):
     calls: str
+    messages: Annotated[list, add_messages]
 
 def step(state: State) -> None:
     with Path(state["calls"]).open("a") as calls:
@@ -43,9 +45,6 @@ asked = Path(__file__).parent / "asked"
 
 def no():
     return False
-
-def yes():
-    return True
 
 async def note(about):
     with asked.open("a") as file:
@@ -150,7 +149,7 @@ def decided(client: httpx.Client, cron_id: str, least: int = 1) -> list[dict[str
 
 
 @covers("Policy", "condition")
-@pytest.mark.parametrize("kind", ["on a thread", "without a thread", "without a thread, kept"])
+@pytest.mark.parametrize("kind", ["on a thread", "on a copy of a thread", "without a thread", "without a thread, kept"])
 def test_one_that_says_no_leaves_nothing_but_its_row(
     client: httpx.Client,
     stored: psycopg.Connection[tuple[Any, ...]],
@@ -160,7 +159,9 @@ def test_one_that_says_no_leaves_nothing_but_its_row(
 ) -> None:
     calls = tmp_path / "calls"
     policy = {"condition": "./gates.py:no"}
-    thread_id = client.post("/threads", json={}).json()["thread_id"] if kind == "on a thread" else None
+    if kind == "on a copy of a thread":
+        policy["context_policy"] = "fork"
+    thread_id = client.post("/threads", json={}).json()["thread_id"] if kind.startswith("on a") else None
     threads = count(stored, "matins.thread")
     kept = {"on_run_completed": "keep"} if kind.endswith("kept") else {}
     hook = {"webhook": "http://127.0.0.1:9/hook"}

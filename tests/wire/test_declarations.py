@@ -129,11 +129,19 @@ def test_what_the_project_declares_is_there_after_its_start_and_follows_its_code
     assert found["by file"]["paused_reason"] == "no longer declared"
     assert found["by file"]["cron_id"] == by_file["cron_id"]
 
+    # What only its graph can tell is found out too.
+    thread_id = client.post("/threads", json={}).json()["thread_id"]
+    forks = {**YEARLY, "thread_id": thread_id, "policy": {"context_policy": "fork"}}
+    declare(folder, digest={**YEARLY, "input": {"n": 2}}, more={**YEARLY, "enabled": False}, forks=forks)
+    refused = until(lambda: sync(client, dry_run=True).get("forks"), timeout_s=30)
+    assert refused["action"] == "invalid"
+    assert "needs a graph with `messages`" in refused["reason"]
+
     # A start makes nothing anew.
     before = crons(client)
     server.stop()
     server.start()
-    assert {change["action"] for change in sync(client).values()} == {"unchanged", "drifted"}
+    assert {change["action"] for change in sync(client).values()} == {"unchanged", "drifted", "invalid"}
     assert crons(client) == before
     warned = server.log.read_text()
     assert "crons.bad.schedul: unknown key, ignored; did you mean 'schedule'?" in warned

@@ -37,7 +37,7 @@ from matins.domain.declarations import (
 )
 from matins.domain.errors import Error, NotFound, Unavailable
 from matins.domain.ids import AssistantId, CronId, ThreadId
-from matins.engine import assistants, conditions
+from matins.engine import assistants, conditions, contexts
 from matins.engine import crons as engine
 from matins.engine.priorities import Priorities
 from matins.engine.streams.wake import Wake
@@ -165,6 +165,9 @@ class Declarations:
             return request
         await self._webhooks.check([declaration.webhook])
         await conditions.check(self._workers, declaration.policy)
+        if declaration.thread_id is not None:
+            named, policy = declaration.assistant, declaration.policy
+            await contexts.check(self._pool, self._workers, policy, named, scope=EVERYONE)
         if cron is not None:
             return request
         priority = await self._priorities.assign(
