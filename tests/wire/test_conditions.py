@@ -149,7 +149,9 @@ def decided(client: httpx.Client, cron_id: str, least: int = 1) -> list[dict[str
 
 
 @covers("Policy", "condition")
-@pytest.mark.parametrize("kind", ["on a thread", "on a copy of a thread", "without a thread", "without a thread, kept"])
+@pytest.mark.parametrize(
+    "kind", ["on a thread", "on a copy of a thread", "without a thread", "without a thread, kept"]
+)
 def test_one_that_says_no_leaves_nothing_but_its_row(
     client: httpx.Client,
     stored: psycopg.Connection[tuple[Any, ...]],
