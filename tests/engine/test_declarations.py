@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from matins.domain.access import EVERYONE
-from matins.domain.crons import Cron
+from matins.domain.crons import KEPT_WHEN_DONE, Cron
 from matins.engine import crons as engine
 from matins.engine.declarations import Change, Declarations
 from matins.engine.priorities import Priorities
@@ -268,6 +268,26 @@ async def test_what_is_declared_no_longer_is_paused_and_comes_back(project: Proj
     back = await project.cron("digest")
     assert (back.cron_id, back.enabled, back.paused_reason) == (cron.cron_id, True, None)
     assert said((await project.sync())["digest"]) == ("unchanged", [], None)
+
+
+async def test_one_that_has_fired_once_stays_as_it_was_declared(project: Project) -> None:
+    project.declare({"once": {"graph": "agent", "schedule": "@at 2100-01-01T09:00[Europe/Paris]"}})
+    assert (await project.sync())["once"].action == "created"
+    assert (await project.cron("once")).timezone == "Europe/Paris"
+    assert said((await project.sync())["once"]) == ("unchanged", [], None)
+    async with project.pool.connection() as conn:
+        done = "UPDATE matins.cron SET enabled = false, next_run_date = NULL, due_at = NULL, done_at = matins.now()"
+        await conn.execute(done)
+    await move_clock(project.pool, days=30)
+    assert (
+        await project.pool.run(lambda conn: crons.purge_done(conn, older_than=KEPT_WHEN_DONE, limit=9)) == 0
+    )
+    assert said((await project.sync())["once"]) == ("unchanged", [], None)
+    project.declare({})
+    await project.sync()
+    assert (
+        await project.pool.run(lambda conn: crons.purge_done(conn, older_than=KEPT_WHEN_DONE, limit=9)) == 1
+    )
 
 
 async def test_one_that_was_deleted_is_made_again(project: Project) -> None:

@@ -259,7 +259,8 @@ def test_one_that_is_gone_at_a_fire_has_failed(
     made.append(create(client, tmp_path / "calls", schedule=YEARLY, policy=policy).json()["cron_id"])
     gone = json.dumps({**policy, "condition": "./gone.py:no"})
     stored.execute(
-        "UPDATE matins.cron SET policy = %s, schedule = '@every 1s', next_run_date = matins.now() WHERE cron_id = %s",
+        "UPDATE matins.cron SET policy = %s, schedule = '@every 1s', next_run_date = matins.now(),"
+        " due_at = matins.now() WHERE cron_id = %s",
         [gone, made[0]],
     )
     fire = decided(client, made[0])[-1]
