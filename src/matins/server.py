@@ -3,9 +3,8 @@
 Parts run side by side on one exit stack, each in a task group of its own, so that they leave in reverse order and
 the crash of one takes all down: the parent then starts a successor on the same listening socket.
 
-    pool -> wakes -> lease -> workers -> lanes -> watch -> private http -> reaper -> claimer -> scheduler -> catching up
-    -> sweeper
-         -> courier -> http
+    pool -> wakes -> lease -> workers -> lanes -> watch -> private http -> reaper -> claimer -> sweeper -> courier
+         -> declarations -> scheduler -> catching up -> http
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Final, NoReturn, Protocol
 from uuid import UUID
 
@@ -39,6 +37,7 @@ from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
 from matins.engine.catching_up import CatchingUp
+from matins.engine.declarations import Declarations
 from matins.engine.heartbeat import Heartbeat
 from matins.engine.lease import Lease
 from matins.engine.looks import Looks
@@ -160,11 +159,7 @@ async def serve(
     custom = None if settings.fires_only else load_custom(manifest)
     for parameter in normalise_dsn(settings.database_uri)[1]:
         log.warning(telemetry.CONFIG_WARNING, text=f"DATABASE_URI: {parameter} is not used")
-    rules = (
-        manifest.webhooks
-        if settings.webhooks is None
-        else webhooks.read(Path("LANGGRAPH_WEBHOOKS"), settings.webhooks)
-    )
+    rules = webhooks.instead(manifest.webhooks, settings.webhooks)
     guard = Guard(rules, networks=settings.webhook_networks)
     sender = Sender(guard, headers=rules.filled_in(os.environ), secrets=settings.webhook_secrets)
     node_id = NodeId(uuid7())
@@ -172,7 +167,7 @@ async def serve(
     applied = await _patiently(lambda: migrate(settings.database_uri))
     if applied:
         log.info(telemetry.DATABASE_MIGRATED, files=applied)
-    due, hub = Wake(), Hub()
+    due, declared, hub = Wake(), Wake(), Hub()
     wakes = Wakes(settings.database_uri, node_id=node_id, follows=hub.follows)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(open_pool(settings.database_uri, size=settings.connections))
@@ -181,6 +176,7 @@ async def serve(
         async def on_graphs(graphs: bytes) -> None:
             await pool.run(lambda conn: assistants.ensure_system(conn, assistants.decode_graphs(graphs)))
             wakes.tell_queue()
+            declared()  # the last thing: what it wakes asks those that serve from here on
 
         workers = Workers(
             Launch(
@@ -254,8 +250,12 @@ async def serve(
             on_fired=wakes.tell_queue,
             ceilings=settings.ceilings,
         )
+        declarations = Declarations(
+            pool=pool, workers=workers, webhooks=guard, priorities=priorities, wake=declared, on_changed=due
+        )
         parts = Parts(
             priorities=priorities,
+            declarations=declarations,
             pool=pool,
             workers=workers,
             runs=runs,
@@ -280,6 +280,7 @@ async def serve(
         if custom is not None:
             await stack.enter_async_context(running(custom.lifespan))
         others: tuple[Part, ...] = (workers, lanes, watch, private, reaper, claimer, sweeper, courier)
+        others = (*others, declarations)
         if settings.fires_only:
             others, parts = (), replace(parts, http=replace(manifest.http, disabled=_NOT_FOR_SCHEDULERS))
         mine: tuple[Part, ...] = (wakes, lease, *others, scheduler, catching_up)

@@ -20,6 +20,7 @@ from matins.api.custom import load, say_what_is_stale
 from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
 from matins.domain.ids import NodeId, uuid7
+from matins.engine.declarations import Declarations
 from matins.engine.lease import Lease
 from matins.engine.looks import Looks
 from matins.engine.metrics import Metrics
@@ -28,7 +29,7 @@ from matins.engine.queue.lane import Lanes
 from matins.engine.runs import Runs
 from matins.engine.streams.following import Following
 from matins.engine.streams.hub import Hub
-from matins.engine.streams.wake import Wakes
+from matins.engine.streams.wake import Wake, Wakes
 from matins.engine.streams.watch import Watch
 from matins.engine.webhooks.guard import Guard
 from matins.manifest import Manifest, read
@@ -101,8 +102,17 @@ async def serve(pool: Pool, database: str, tmp_path: Path) -> AsyncIterator[Serv
 
     async def client(code: str = "", **http: object) -> httpx.AsyncClient:
         manifest = project(tmp_path, code, **http)
+        priorities = Priorities(pool=pool, workers=workers)
         parts = Parts(
-            priorities=Priorities(pool=pool, workers=workers),
+            priorities=priorities,
+            declarations=Declarations(
+                pool=pool,
+                workers=workers,
+                webhooks=guard,
+                priorities=priorities,
+                wake=Wake(),
+                on_changed=wakes.claims,
+            ),
             pool=pool,
             runs=runs,
             hub=hub,

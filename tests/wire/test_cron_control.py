@@ -230,3 +230,11 @@ def test_what_cannot_be_previewed_is_refused(http: httpx.Client, asked: dict[str
     assert response.status_code == 422
     assert detail in response.json()["detail"]
     assert http.post("/runs/crons/preview", json={"cron_id": str(uuid4())}).status_code == 404
+
+
+@covers("POST /runs/crons/sync", "200", "422")
+def test_a_project_that_declares_nothing_has_nothing_to_sync(http: httpx.Client) -> None:
+    nothing = {"dry_run": False, "changes": []}
+    assert http.post("/runs/crons/sync").json() == http.post("/runs/crons/sync", json={}).json() == nothing
+    assert http.post("/runs/crons/sync", json={"dry_run": True}).json() == {**nothing, "dry_run": True}
+    assert http.post("/runs/crons/sync", json={"dry_run": "yes"}).status_code == 422

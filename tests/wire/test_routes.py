@@ -31,6 +31,7 @@ EXEMPT = {
         for path in (
             "/runs/search",
             "/runs/crons/preview",
+            "/runs/crons/sync",
             "/runs/crons/pause",
             "/runs/crons/resume",
             "/runs/crons/{cron_id}/trigger",

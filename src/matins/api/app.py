@@ -34,6 +34,7 @@ from matins.api.routes import routes
 from matins.api.wire import assistants as of_assistants
 from matins.api.wire import backfills as of_backfills
 from matins.api.wire import crons as of_crons
+from matins.api.wire import declarations as of_declarations
 from matins.api.wire import fires as of_fires
 from matins.api.wire import query as in_query
 from matins.api.wire import runs as of_runs
@@ -267,6 +268,9 @@ OPERATIONS: Final = (
     Operation("POST", "/runs/crons/search", crons.search, of_crons.CronSearch, list[of_crons.Cron]),
     Operation("POST", "/runs/crons/count", crons.count, of_crons.CronCount, int),
     Operation("POST", "/runs/crons/preview", cron_control.preview, of_crons.CronPreview, of_crons.Dates),
+    Operation(
+        "POST", "/runs/crons/sync", cron_control.sync, of_declarations.CronSync, of_declarations.CronsSynced
+    ),
     Operation("GET", "/runs/crons/pause", cron_control.get_hold, None, of_crons.CronHold),
     Operation("POST", "/runs/crons/pause", cron_control.hold, of_crons.CronPause, of_crons.CronHold),
     Operation("POST", "/runs/crons/resume", cron_control.let_go, None, of_crons.CronHold),

@@ -1,8 +1,9 @@
-"""What people do to crons beside editing them: run one now, fill in what was not run, pause and resume, look ahead."""
+"""What people do to crons beside editing them: run, fill in, pause, resume, look ahead, and sync with the code."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -12,6 +13,7 @@ from matins.api import auth, body, query
 from matins.api.parts import Parts
 from matins.api.wire import backfills as of_backfills
 from matins.api.wire import crons as wire
+from matins.api.wire import declarations as of_declarations
 from matins.api.wire import fires as of_fires
 from matins.domain.access import Scope
 from matins.domain.crons import Cron
@@ -23,6 +25,8 @@ from matins.engine import backfilling, triggering
 from matins.engine import crons as engine
 from matins.storage import crons
 from matins.storage.pool import Conn
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def trigger(request: Request, parts: Parts) -> Response:
@@ -58,7 +62,7 @@ async def backfill(request: Request, parts: Parts) -> Response:
 async def pause(request: Request, parts: Parts) -> Response:
     """Pause a cron, and keep why."""
     cron_id, scope = query.cron_id(request), auth.authorize(request)
-    asked = await _optional(request)
+    asked = await _optional(request, wire.CronPause)
     cron = await parts.pool.run(lambda conn: engine.pause(conn, cron_id, asked.reason, scope=scope))
     return body.respond(wire.cron(cron))
 
@@ -76,7 +80,7 @@ async def resume(request: Request, parts: Parts) -> Response:
 async def hold(request: Request, parts: Parts) -> Response:
     """Pause all crons of the server. Their slots are skipped, on record, and each one's own state is kept."""
     auth.authorize(request)
-    asked = await _optional(request)
+    asked = await _optional(request, wire.CronPause)
     return body.respond(wire.held(await parts.pool.run(lambda conn: crons.hold(conn, asked.reason))))
 
 
@@ -126,6 +130,14 @@ async def _look(conn: Conn, asked: wire.CronPreview, scope: Scope) -> tuple[Cron
     return cron, now.astimezone(UTC)
 
 
-async def _optional(request: Request) -> wire.CronPause:
+async def sync(request: Request, parts: Parts) -> Response:
+    """Make the crons that the project declares what it declares, or only say what would be done."""
+    auth.authorize(request)
+    asked = await _optional(request, of_declarations.CronSync)
+    changes = await parts.declarations.sync(dry_run=asked.dry_run)
+    return body.respond(of_declarations.synced(changes, dry_run=asked.dry_run))
+
+
+async def _optional(request: Request, shape: type[T]) -> T:
     """Give what the body says; none says nothing."""
-    return body.decode(await body.read_raw(request) or b"{}", wire.CronPause)
+    return body.decode(await body.read_raw(request) or b"{}", shape)

@@ -19,6 +19,7 @@ from matins.domain.fires import STATUSES as FIRE_STATUSES
 from matins.domain.fires import Outcome, Trigger
 from matins.domain.ids import AssistantId, CronId, ThreadId
 from matins.domain.policies import Given
+from matins.engine import conditions, contexts
 from matins.engine import crons as engine
 from matins.storage import crons, fires
 from matins.storage.pool import Conn
@@ -41,7 +42,8 @@ async def _create(request: Request, parts: Parts, thread_id: ThreadId | None) ->
     asked = body.convert(sent, wire.CronCreate)
     await parts.webhooks.check([asked.webhook or None])
     if thread_id is not None:
-        await policies.check_context(parts, policy, asked.assistant_id, scope=scope)
+        await contexts.check(parts.pool, parts.workers, policy, asked.assistant_id, scope=scope)
+    await conditions.check(parts.workers, policy)
     wanted = engine.CronRequest(
         assistant_id=asked.assistant_id,
         schedule=None if asked.schedule is msgspec.UNSET else asked.schedule,
@@ -99,6 +101,7 @@ async def update(request: Request, parts: Parts) -> Response:
         raise BadRequest("Request body cannot be empty")
     asked = body.convert(sent, wire.CronPatch)
     await parts.webhooks.check([asked.webhook or None])
+    await conditions.check(parts.workers, policy)
     scope = auth.authorize(request)
     if not policy.keys().isdisjoint(("context_policy", "last_n")):
         await _check_context(parts, cron_id, policy, scope)
@@ -125,7 +128,8 @@ async def _check_context(parts: Parts, cron_id: CronId, policy: Given, scope: Sc
     cron = await parts.pool.run(lambda conn: crons.get(conn, cron_id, scope=scope), transaction=False)
     if cron is not None and cron.thread_id is not None:
         stored = msgspec.json.decode(cron.policy or b"{}", type=Json)
-        await policies.check_context(parts, {**stored, **policy}, str(cron.assistant_id), scope=EVERYONE)
+        now = {**stored, **policy}
+        await contexts.check(parts.pool, parts.workers, now, str(cron.assistant_id), scope=EVERYONE)
 
 
 async def delete(request: Request, parts: Parts) -> Response:

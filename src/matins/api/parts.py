@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.threads import TimeToLive
 from matins.engine.callers import Callers
+from matins.engine.declarations import Declarations
 from matins.engine.lease import Lease
 from matins.engine.looks import Looks
 from matins.engine.metrics import Metrics
@@ -50,6 +51,7 @@ class Parts:
     priorities: Priorities
     looks: Looks
     metrics: Metrics
+    declarations: Declarations
     ceilings: Ceilings = DEFAULT_CEILINGS
     default_ttl: TimeToLive | None = None
     http: HttpSection = field(default_factory=HttpSection)

@@ -11,14 +11,10 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import Request
 
-from matins.api.desk import CALL_SECONDS
-from matins.api.parts import Parts
 from matins.api.wire.json import Json
 from matins.domain import policies
-from matins.domain.access import Scope
 from matins.domain.errors import Invalid
 from matins.domain.policies import Given, Policy
-from matins.engine import assistants
 
 _FIELDS: Final = {each.name: each.type for each in msgspec.structs.fields(Policy)}
 
@@ -43,26 +39,6 @@ def given(request: Request, sent: Json) -> tuple[Given, Json]:
     found = policies.merged(sources)
     policies.read(found)
     return found, body
-
-
-async def check_context(parts: Parts, policy: Given, assistant_id: str, *, scope: Scope) -> None:
-    """Refuse to cut or to copy what the assistant's graph does not keep as messages; it is only asked about these.
-
-    Raises: Invalid, NotFound; what the desk refuses with; Unavailable.
-    """
-    context = policies.read(policy).context
-    if context not in ("last_n", "fork"):
-        return
-    assistant = await parts.pool.run(
-        lambda conn: assistants.resolve(conn, assistant_id, graphs=parts.workers, scope=scope)
-    )
-    asked = {"graph_id": assistant.graph_id, "config": msgspec.Raw(assistant.config)}
-    answer = await parts.workers.call("holds_messages", msgspec.json.encode(asked), timeout_s=CALL_SECONDS)
-    if not msgspec.json.decode(answer, type=bool):
-        raise Invalid(
-            f"policy.context_policy: '{context}' needs a graph with `messages` whose reducer is LangGraph's "
-            f"add_messages, and without a DeltaChannel; '{assistant.graph_id}' is none"
-        )
 
 
 def _object(place: str, value: Any) -> Given:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 
+from matins.domain.errors import Invalid
 from matins.domain.ids import AssistantId, CronId, ThreadId
 from matins.domain.policies import Policy
 
@@ -30,6 +31,7 @@ class Cron:
     `priority` is for the threads of its runs, where they have none. `policy`: what was given of it, as JSON. `due_at`:
     when the slot `next_run_date` fires, which with jitter is a while later. `done_at`: since when there is no more
     to do for a cron that was to fire once.
+    `key`: what the project declares it under; `declared`: as it was declared last (domain/declarations.py), as JSON.
     """
 
     cron_id: CronId
@@ -53,6 +55,8 @@ class Cron:
     policy: bytes | None = None
     due_at: datetime | None = None
     done_at: datetime | None = None
+    key: str | None = None
+    declared: bytes | None = None
 
     @property
     def delay(self) -> timedelta:
@@ -144,3 +148,22 @@ def plan(
             slots.append(Slot(at, fires=False))
         at, due_at = following, next_due_at
     return Plan(slots, at)
+
+
+def instant_of_end(text: str) -> datetime:
+    """Give a cron's end, as it was written, in UTC; one without an offset is UTC.
+
+    Raises: Invalid when it is no ISO 8601 time.
+    """
+    try:
+        end_time = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"Invalid end_time: '{text}'. Use ISO 8601, for example '2030-01-31T09:00:00+00:00'."
+        raise Invalid(message) from None
+    if end_time.tzinfo is None:
+        end_time = end_time.replace(tzinfo=UTC)
+    try:
+        return end_time.astimezone(UTC)
+    except OverflowError:
+        message = f"Invalid end_time: '{text}' is out of range."
+        raise Invalid(message) from None

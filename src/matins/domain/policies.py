@@ -83,9 +83,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 DEFAULT: Final = Policy()
 
-_NOT_YET: Final = frozenset({"condition", "on_condition_error"})
-"""Fields that have no effect yet: better refused than believed."""
-
 Given: TypeAlias = Mapping[str, Any]
 """The fields of a policy that somebody has given, and no others."""
 
@@ -111,8 +108,6 @@ def read(given: Given) -> Policy:
         policy = msgspec.convert({name: value for name, value in given.items() if value is not None}, Policy)
     except msgspec.ValidationError as unfit:
         raise Invalid(f"policy: {unfit}") from None
-    if idle := _NOT_YET & {name for name, value in given.items() if value is not None}:
-        raise Invalid(f"policy.{min(idle)}: not supported yet")
     if (policy.context == "last_n") != (policy.last_n is not None):
         raise Invalid("policy.last_n: goes with context_policy 'last_n', which says how many messages by it")
     answer = policy.on_interrupt

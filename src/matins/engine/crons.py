@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Final
 
@@ -15,10 +15,10 @@ from matins.domain import dates, policies
 from matins.domain.access import Scope
 from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.configs import Json, section
-from matins.domain.crons import Cron, CronPayload
+from matins.domain.crons import Cron, CronPayload, instant_of_end
 from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound
 from matins.domain.fires import Outcome
-from matins.domain.ids import CronId, ThreadId, uuid7
+from matins.domain.ids import AssistantId, CronId, ThreadId, uuid7
 from matins.domain.policies import Given
 from matins.domain.schedules import InvalidSchedule, once, zone_within
 from matins.engine import assistants
@@ -56,6 +56,9 @@ class CronRequest:
     policy: Given = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of the request: what each of its runs gets of them. Kept in the payload, as `configurable_headers`."""
+    key: str | None = None
+    declared: bytes | None = None
+    """Of a cron that the project declares: its key, and the declaration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,11 @@ class CronChange:
     policy: Given = field(default_factory=dict)
     """The fields to change; null takes one back to its default."""
     payload: Mapping[str, object] = field(default_factory=dict)
+    assistant_id: AssistantId | None = None
+    thread_id: ThreadId | msgspec.UnsetType | None = msgspec.UNSET
+    clears_timezone: bool = False
+    drops_metadata: Collection[str] = ()
+    """What only a declaration changes. The caller has found the assistant and holds the thread."""
 
 
 async def create(
@@ -128,6 +136,8 @@ async def create(
         updated_at=now,
         priority=request.priority,
         policy=_policy(request.policy, payload, thread_id),
+        key=request.key,
+        declared=request.declared,
     )
     inserted = await crons.insert(conn, dated(asked, _first(asked, now)), tzdata=TZDATA)
     cron = inserted or await crons.get(conn, request.cron_id, scope=scope)  # there from a former try
@@ -163,25 +173,31 @@ async def update(
         end_time = _end_time(change.end_time, now)
     schedule = change.schedule or cron.schedule
     timezone = change.timezone or (change.schedule and zone_within(change.schedule)) or cron.timezone
+    if change.clears_timezone:
+        timezone = None
+    thread_id = cron.thread_id if change.thread_id is msgspec.UNSET else change.thread_id
+    assistant_id = change.assistant_id or cron.assistant_id
     enabled = cron.enabled if change.enabled is None else change.enabled
     if change.enabled is False:
         await fires.give_up(conn, cron_id, PAUSED, outcome=Outcome.SKIPPED)
     payload = msgspec.json.decode(cron.payload, type=dict[str, object])
     changed = {k: v for k, v in change.payload.items() if k not in ("assistant_id", _HEADERS)}
+    changed["assistant_id"] = str(assistant_id)
     metadata = msgspec.json.decode(cron.metadata, type=dict[str, object])
+    metadata = {name: value for name, value in metadata.items() if name not in change.drops_metadata}
     policy = msgspec.json.decode(cron.policy or b"{}", type=dict[str, object])
     wanted = replace(
         cron,
+        assistant_id=assistant_id,
+        thread_id=thread_id,
         schedule=schedule,
         timezone=timezone,
         end_time=end_time,
         enabled=enabled,
         payload=_payload({**payload, **changed}, cron_id),
         metadata=msgspec.json.encode({**metadata, **(change.metadata or {})}),
-        policy=_policy({**policy, **change.policy}, {**payload, **changed}, cron.thread_id),
-        on_run_completed=cron.on_run_completed
-        if cron.thread_id
-        else change.on_run_completed or cron.on_run_completed,
+        policy=_policy({**policy, **change.policy}, {**payload, **changed}, thread_id),
+        on_run_completed=None if thread_id else change.on_run_completed or cron.on_run_completed or "delete",
     )
     following = cron.next_run_date
     if (schedule, timezone) != (cron.schedule, cron.timezone) or (enabled and not cron.enabled):
@@ -260,18 +276,7 @@ def _end_time(text: str | None, now: datetime) -> datetime | None:
     """
     if text is None:
         return None
-    try:
-        end_time = datetime.fromisoformat(text)
-    except ValueError:
-        message = f"Invalid end_time: '{text}'. Use ISO 8601, for example '2030-01-31T09:00:00+00:00'."
-        raise Invalid(message) from None
-    if end_time.tzinfo is None:
-        end_time = end_time.replace(tzinfo=UTC)
-    try:
-        end_time = end_time.astimezone(UTC)
-    except OverflowError:
-        message = f"Invalid end_time: '{text}' is out of range."
-        raise Invalid(message) from None
+    end_time = instant_of_end(text)
     if end_time <= now:
         message = f"Invalid end_time: '{text}' has already passed."
         raise Invalid(message)

@@ -40,6 +40,7 @@ from matins.domain.runs import OVERDUE, Held, RunError, RunKwargs, StopReason
 from matins.graphs import events, frames
 from matins.graphs.attempts import Start, starts
 from matins.graphs.checkpoints import Saver
+from matins.graphs.conditions import SaidNo
 from matins.graphs.configure import context_for, run_config
 from matins.graphs.containment import contain, unwrapped
 from matins.graphs.inside import called_by
@@ -139,13 +140,14 @@ class _Outbox:
 
 @dataclass(slots=True)
 class _End:
-    """How it went: the outcome and, when it is no success, why."""
+    """How it went: the outcome and, when it is no success, why; `reason` says why its slot is skipped."""
 
     outcome: str
     failure: RunError | None = None
     snapshot: StateSnapshot | None = None
     is_untouched: bool = False
     is_transient: bool = False
+    reason: str | None = None
 
 
 async def execute(
@@ -182,6 +184,7 @@ async def _run(
     stop.begin()
     try:
         kwargs = msgspec.json.decode(order.kwargs, type=RunKwargs)
+        await registry.conditions.ask(order, kwargs, pool=pool)
         config = run_config(order, kwargs)
         if meter is not None:
             config["callbacks"] = [meter]
@@ -265,6 +268,8 @@ def _ended_by(raised: BaseException, order: Execute, stop: Stopping) -> _End:
     if stop.reason is StopReason.LOST or isinstance(raised, LeaseLost) or is_away:
         stop.reason = StopReason.LOST
         return _End("lost")
+    if isinstance(raised, SaidNo):
+        return _End("skipped", reason=str(raised))
     if isinstance(raised, asyncio.CancelledError):
         if stop.reason is StopReason.TIMEOUT:
             return _End("timeout", OVERDUE)
@@ -318,6 +323,8 @@ def _text(raised: BaseException) -> str:
 def _settled(order: Execute, end: _End, reason: StopReason | None) -> Settled:
     if end.outcome == "lost":
         return Settled(order.run_id, order.attempt, "lost", reason=reason)
+    if end.outcome == "skipped":
+        return Settled(order.run_id, order.attempt, "skipped", reason=end.reason)
     stopped = end.outcome in ("stopped", "timeout")
     state = end.snapshot
     error = None if end.failure is None else frames.error(end.failure).data

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
+import threading
 import traceback
 import typing
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,7 +29,9 @@ from langgraph_sdk import runtime as sdk_runtime
 
 from matins.domain.errors import GraphNotFound
 from matins.graphs.checkpoints import types_of
+from matins.graphs.conditions import Conditions
 from matins.graphs.contexts import built
+from matins.graphs.declarations import Declarations
 from matins.manifest import GraphSpec, Manifest
 from matins.manifest.variables import described, make_importable, module_of
 
@@ -70,7 +73,10 @@ class Registry:
     def __init__(self, entries: dict[str, _Entry], manifest: Manifest, store: BaseStore | None) -> None:
         self._entries = entries
         self._store = store
-        self._manifest = manifest
+        self.manifest: Final = manifest
+        importing = threading.Lock()
+        self.conditions: Final = Conditions(manifest, importing)
+        self.declarations: Final = Declarations(manifest, importing)
         self._modules = 0
         self._allowed: frozenset[tuple[str, str]] = frozenset()
 
@@ -89,7 +95,7 @@ class Registry:
         """What a checkpoint may be read into: the classes of the user's own modules, and those he allowed."""
         if self._modules != len(sys.modules):  # nodes and factories import too
             self._modules = len(sys.modules)
-            self._allowed = types_of(_own_modules(self._manifest)) | self._manifest.allowed_types
+            self._allowed = types_of(_own_modules(self.manifest)) | self.manifest.allowed_types
         return self._allowed
 
     @property

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 from matins.manifest import checkpointer
+from matins.manifest import crons as crons_section
 from matins.manifest import env as env_section
 from matins.manifest import http as http_section
 from matins.manifest import prices as prices_section
@@ -23,14 +23,14 @@ from matins.manifest import webhooks as webhooks_section
 from matins.manifest.checkpointer import Sweeping
 from matins.manifest.http import HttpSection
 from matins.manifest.prices import Price
-from matins.manifest.reading import ManifestError, kind, mapping, place, text
+from matins.manifest.reading import ManifestError, did_you_mean, kind, mapping, place, text
 from matins.manifest.variables import Variable, variable
 
 _KNOWN: Final = {
     "": ["$schema", "dependencies", "graphs", "env", "python_version", "node_version", "api_version",
     "base_image", "image_distro", "pip_config_file", "pip_installer", "source", "dockerfile_lines",
     "keep_pkg_tools", "_INTERNAL_docker_tag", "store", "checkpointer", "auth", "encryption", "http",
-    "webhooks", "ui", "ui_config", "priority", "prices"],
+    "webhooks", "ui", "ui_config", "priority", "prices", "crons"],
     "store": ["path", "index", "ttl"], "store.index": ["dims", "embed", "fields"],
     "store.ttl": ["default_ttl", "refresh_on_read", "sweep_interval_minutes"], "checkpointer":
     ["path", "ttl", "serde"], "checkpointer.ttl": ["strategy", "default_ttl", "sweep_interval_minutes",
@@ -83,6 +83,8 @@ class Manifest:
     priority: Variable | None = None
     """`priority.path`: whom to ask which threads come first."""
     prices: dict[str, Price] = field(default_factory=dict)
+    crons: dict[str, object] = field(default_factory=dict)
+    """Declarations of crons as they stand, by key."""
     sections: dict[str, dict[str, object]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -137,6 +139,7 @@ def read(path: Path) -> Manifest:
         webhooks=webhooks_section.read(path, content.get("webhooks")),
         priority=_priority(path, content.get("priority")),
         prices=prices_section.read(path, content.get("prices")),
+        crons=crons_section.read(path, content.get("crons"), warnings),
         sweeping=checkpointer.sweeping(path, sections.get("checkpointer")),
         sections=sections,
         warnings=warnings + ignored + unsupported,
@@ -167,7 +170,7 @@ def _graphs(path: Path, value: object, warnings: list[str]) -> dict[str, GraphSp
         location: object = entry
         if isinstance(entry, dict):
             location, description = entry.get("path"), entry.get("description")
-            warnings += _did_you_mean(path, key, entry, _GRAPH_KEYS)
+            warnings += did_you_mean(path, key, entry, _GRAPH_KEYS)
             if location is None:
                 raise ManifestError(f"{path}: {key}.path: missing")
             if not isinstance(description, str | None):
@@ -220,7 +223,7 @@ def _unknown_keys(path: Path, content: Mapping[str, object]) -> list[str]:
     for section, known in _KNOWN.items():
         inside = _at(content, section)
         if isinstance(inside, dict):
-            warnings += _did_you_mean(path, section, inside, known)
+            warnings += did_you_mean(path, section, inside, known)
     return warnings
 
 
@@ -230,15 +233,3 @@ def _at(content: Mapping[str, object], key: str) -> object:
     for part in key.split(".") if key else ():
         inside = inside.get(part) if isinstance(inside, dict) else None
     return inside
-
-
-def _did_you_mean(path: Path, section: str, inside: Mapping[str, object], known: list[str]) -> list[str]:
-    warnings: list[str] = []
-    for key in inside:
-        if key in known:
-            continue
-        near = get_close_matches(key, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        name = f"{section}.{key}" if section else key
-        warnings.append(f"{path}: {name}: unknown key, ignored{hint}")
-    return warnings

@@ -5,6 +5,8 @@ Each section's module reads its own keys with these, and gives what was not conf
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -58,6 +60,19 @@ def texts(path: Path, key: str, value: object) -> tuple[str, ...] | None:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise ManifestError(f"{path}: {key}: must be a list of strings")
     return tuple(value)
+
+
+def did_you_mean(path: Path, section: str, inside: Mapping[str, object], known: list[str]) -> list[str]:
+    """Warn of each key that nobody knows, with the one that was probably meant."""
+    warnings: list[str] = []
+    for key in inside:
+        if key in known:
+            continue
+        near = get_close_matches(str(key), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        name = f"{section}.{key}" if section else key
+        warnings.append(f"{path}: {name}: unknown key, ignored{hint}")
+    return warnings
 
 
 def place(path: Path, key: str, named: str) -> Path:

@@ -60,6 +60,11 @@ class Webhooks:
         return _VARIABLE.sub(named, value).strip()
 
 
+def instead(of: Webhooks, variable: object) -> Webhooks:
+    """Give the section of the file, or what LANGGRAPH_WEBHOOKS holds instead of it. Raises: ManifestError."""
+    return of if variable is None else read(Path("LANGGRAPH_WEBHOOKS"), variable)
+
+
 def read(path: Path, value: object) -> Webhooks:
     """Read the section. With a `url` in it, HTTPS is required unless it says otherwise.
 

@@ -43,6 +43,8 @@ async def insert(conn: Conn, cron: Cron, *, tzdata: str) -> Cron | None:
         cron.priority,
         cron.policy,
         cron.due_at,
+        cron.key,
+        cron.declared,
     )
     return rows.cron(row) if row else None
 
@@ -117,6 +119,8 @@ async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
         cron.on_run_completed,
         cron.policy,
         cron.due_at,
+        cron.assistant_id,
+        cron.thread_id,
     )
     assert row is not None  # noqa: S101 - the caller holds the row
     return rows.cron(row)
@@ -125,6 +129,27 @@ async def update(conn: Conn, cron: Cron, *, tzdata: str) -> Cron:
 async def lock_owner(conn: Conn, owner: str) -> None:
     """Let nobody else count this owner's crons until the end of the transaction."""
     await conn.fetchval(sql.load("crons")["lock_owner"].text, owner)
+
+
+async def lock_keys(conn: Conn) -> None:
+    """Let no other node do anything about declared crons to the end of the transaction."""
+    await conn.fetchval(sql.load("crons")["lock_keys"].text)
+
+
+async def get_by_key(conn: Conn, key: str) -> Cron | None:
+    """Give the cron that the project declares, or once declared, under a key."""
+    row = await conn.fetchrow(sql.load("crons")["get_cron_by_key"].text, key)
+    return rows.cron(row) if row else None
+
+
+async def declared(conn: Conn) -> list[Cron]:
+    """Give the crons that the project declared when it was last asked, by key."""
+    return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["declared_crons"].text)]
+
+
+async def declare(conn: Conn, cron_id: CronId, declaration: bytes | None) -> None:
+    """Keep what a cron is declared to be, or None: no longer. Its revision stays: it fires as it did."""
+    await conn.execute(sql.load("crons")["declare_cron"].text, cron_id, declaration)
 
 
 async def delete(conn: Conn, cron_id: CronId, *, scope: Scope) -> bool:

@@ -267,6 +267,28 @@ async def post(conn: Conn, run: NewRun) -> None:
     )
 
 
+async def skip(conn: Conn, run_id: RunId, reason: str) -> None:
+    """Put on record that the slot of a run was skipped after all. The caller deletes the run."""
+    await conn.execute(sql.load("fires")["skip_fire"].text, run_id, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class ToBeAsked:
+    """The slot whose condition is to be asked, and the newest one of its cron whose run was a success."""
+
+    scheduled_for: datetime
+    last_success: datetime | None
+
+
+async def to_be_asked(conn: Conn, run_id: RunId) -> ToBeAsked | None:
+    """Give the slot of a run about which its cron's condition is to be asked.
+
+    None when a person has triggered it, or something of it has begun: its thread has a checkpoint more.
+    """
+    row = await conn.fetchrow(sql.load("fires")["fire_to_be_asked"].text, run_id)
+    return ToBeAsked(row["scheduled_for"], row["last_success"]) if row else None
+
+
 async def keep_output(conn: Conn, run_id: RunId, output: str) -> None:
     """Keep the last words of a cron's run, cut to OUTPUT_LENGTH."""
     await conn.execute(sql.load("fires")["keep_output"].text, run_id, output[:OUTPUT_LENGTH])

@@ -60,6 +60,8 @@ class End:
     """What those who wait for it are answered."""
     output: str | None = None
     """Of a cron's run, what it said in the end."""
+    skipped: str | None = None
+    """Why the run's slot is skipped after all: then nothing of the run is left, as if it had never been."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,14 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
 
     A temporary run's thread is deleted with everything on it, the run included; after LEFT_BEHIND_SECONDS, when
     somebody follows the run or waits for it on another node. What goes to its webhook, if it has one, is written with
-    it. A run that was wished to be undone is, however it ended, and reports nothing: None.
+    it. A run that was wished to be undone is, however it ended, and one that is skipped is gone; they report nothing:
+    None.
     Raises: LeaseLost when that attempt no longer holds the run; nothing was written.
     """
     thread = await threads.lock(conn, held.thread_id, scope=EVERYONE)
+    if end.skipped is not None:
+        await _leave_no_trace(conn, await stops.skip(conn, held, end.skipped), held, end)
+        return None
     row = await conn.fetchrow(
         sql.load("queue")["end_run"].text,
         held.run_id,
@@ -131,12 +137,7 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
         end.checkpoint_id,
     )
     if row is None:
-        undone = await stops.undo_stopped(conn, held)
-        if undone is None:
-            raise LeaseLost(str(held.run_id))
-        await threads.vacate(conn, undone, event_seq=end.event_seq)
-        if undone.is_followed:  # who saw it begin sees it end; else nothing of it is left
-            await _say_done(conn, held, end)
+        await _leave_no_trace(conn, await stops.undo_stopped(conn, held), held, end)
         return None
     run = rows.run(row)
     if run.cron_id is not None and end.output:
@@ -166,6 +167,15 @@ async def settle(conn: Conn, held: Held, end: End) -> Run | None:
     if run.is_followed or end.keeps:
         await _say_done(conn, held, end)
     return run
+
+
+async def _leave_no_trace(conn: Conn, gone: Run | None, held: Held, end: End) -> None:
+    """Leave the thread of a run that is gone. Raises: LeaseLost when there was none to go."""
+    if gone is None:
+        raise LeaseLost(str(held.run_id))
+    await threads.vacate(conn, gone, event_seq=end.event_seq)
+    if gone.is_followed:  # who saw it begin sees it end; else nothing of it is left
+        await _say_done(conn, held, end)
 
 
 async def _say_done(conn: Conn, held: Held, end: End) -> None:

@@ -96,6 +96,8 @@ def cron(row: Record) -> Cron:
         policy=row["policy"],
         due_at=row["due_at"],
         done_at=row["done_at"],
+        key=row["key"],
+        declared=row["declared"],
         priority=row["priority"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],

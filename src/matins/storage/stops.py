@@ -1,15 +1,17 @@
-"""Stop runs: those that wait at once, those that run by a wish that their settling obeys. And undo them.
+"""Stop runs: those that wait at once, those that run by a wish that their settling obeys. And undo them, or skip them.
 
 The caller holds the thread's row. Only a release comes without it, so a run may go back into the queue meanwhile.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from matins.domain.access import EVERYONE
 from matins.domain.ids import RunId, ThreadId
 from matins.domain.runs import Held, Run, RunStatus, StopReason
 from matins.domain.webhooks import webhook_of
-from matins.storage import checkpoints, frames, rows, sql, threads, webhooks
+from matins.storage import checkpoints, fires, frames, rows, sql, threads, webhooks
 from matins.storage.pool import Conn
 
 
@@ -38,6 +40,20 @@ async def undo_stopped(conn: Conn, held: Held) -> Run | None:
         return None
     await _undo(conn, held.run_id, held.thread_id, has_begun=True)
     return rows.run(row)
+
+
+async def skip(conn: Conn, held: Held, reason: str) -> Run | None:
+    """Have the slot of the run that this attempt holds skipped, and the run gone; None when the attempt holds none.
+
+    Give it as it was: `temporary` also when its thread was made for it alone, to be kept.
+    """
+    row = await conn.fetchrow(sql.load("runs")["lock_run_to_skip"].text, held.run_id, held.attempt)
+    if row is None:
+        return None
+    await fires.skip(conn, held.run_id, reason)
+    await frames.delete_of_run(conn, held.run_id)
+    await conn.execute(sql.load("runs")["delete_undone_run"].text, held.run_id)
+    return replace(rows.run(row), temporary=row["is_alone"])
 
 
 async def _cancel_pending(conn: Conn, run_id: RunId) -> None:

@@ -165,9 +165,9 @@ class Spent(Message, frozen=True, array_like=True):
 class Settled(Message, frozen=True, array_like=True):
     """The run is over in this process. Nothing of it executes any more.
 
-    `outcome`: `success`, `error`, `timeout`, `stopped` (by a Stop: see `reason`) or `lost` (the fence refused
-    it). `values`: the root state as JSON, or None when there is none (yet). `interrupts`: the thread's
-    pending
+    `outcome`: `success`, `error`, `timeout`, `stopped` (by a Stop: see `reason`), `lost` (the fence refused
+    it) or `skipped` (its cron's condition wants no run, and nothing was done: see `reason`).
+    `values`: the root state as JSON, or None when there is none (yet). `interrupts`: the thread's pending
     interrupts, task id -> list, as JSON. `has_next`: the last checkpoint has nodes left to run.
     `error`: domain.runs.RunError as JSON. `reply`: what `wait` and `join` answer, as JSON.
     `is_untouched`: it was refused before it wrote anything. `output`: of a cron's run, what it said in the end.

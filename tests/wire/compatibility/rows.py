@@ -36,6 +36,7 @@ SECTIONS: Final = {
 _SECTION_OF: Final = {
     "thread_state": "threads",
     "run_streams": "runs",
+    "declarations": "crons",
     "json": "runs",
     "errors": "conventions",
 }

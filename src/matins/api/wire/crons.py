@@ -29,6 +29,7 @@ class Cron(msgspec.Struct, kw_only=True):
     What follows is ours, and there as soon as it had a slot. `last_success` is the newest slot whose run was a success.
     Of its newest 100 slots, `streak` says how many runs in a row were one (below zero: how many failed), and
     `p50_duration_ms` is the median of how long successes took. `tokens_7d` and `cost_usd_7d`: what it used in 7 days.
+    `key`: what the project declares it under, where it does.
     """
 
     cron_id: UUID
@@ -50,6 +51,7 @@ class Cron(msgspec.Struct, kw_only=True):
     last_success: str | msgspec.UnsetType | None = msgspec.UNSET
     streak: int | msgspec.UnsetType = msgspec.UNSET
     p50_duration_ms: int | msgspec.UnsetType | None = msgspec.UNSET
+    key: str | msgspec.UnsetType = msgspec.UNSET
     tokens_7d: int | msgspec.UnsetType = msgspec.UNSET
     cost_usd_7d: float | msgspec.UnsetType = msgspec.UNSET
     policy: Policy | msgspec.UnsetType = msgspec.UNSET
@@ -78,6 +80,7 @@ def cron(stored: Stored, figures: Figures | None = None) -> Cron:
     shown.policy = _policy(stored)
     if shown.policy and shown.policy.jitter_seconds:
         shown.next_fire_at = stored.due_at.isoformat() if stored.due_at else None
+    shown.key = stored.key or msgspec.UNSET
     if figures is not None:
         shown.last_fire = last_fire(figures)
         shown.last_success = figures.last_success.isoformat() if figures.last_success else None

@@ -42,6 +42,7 @@ _CHANGES: Final = {
     "error": Change.FAILED,
     "timeout": Change.TIMED_OUT,
     "stopped": Change.STOPPED,
+    "skipped": Change.STOPPED,  # nothing of it is left to say so
 }
 
 BEAT_SECONDS: Final = 0.5
@@ -309,6 +310,7 @@ class Lanes:
             is_untouched=settled.is_untouched,
             reply=settled.reply,
             output=settled.output,
+            skipped=settled.reason if settled.outcome == "skipped" else None,
         )
         reply = settled.reply
         tries = 0

@@ -151,6 +151,22 @@ WHERE cron_id = $1 AND scheduled_for = $2 AND outcome = 'waiting';
 UPDATE matins.cron_fire SET outcome = $2, reason = $3, recorded_at = matins.now()
 WHERE cron_id = $1 AND outcome = 'waiting' AND scheduled_for = coalesce($4, scheduled_for);
 
+-- name: skip_fire :exec
+-- $1 run_id, $2 reason. The thread of a cron without one goes with the run.
+UPDATE matins.cron_fire AS f
+SET outcome = 'skipped', reason = $2, run_id = NULL, status = NULL, started_at = NULL,
+    thread_id = (SELECT c.thread_id FROM matins.cron AS c WHERE c.cron_id = f.cron_id)
+WHERE run_id = $1;
+
+-- name: fire_to_be_asked :one
+-- $1 run_id. No row: a person wants it, or an earlier attempt has begun it.
+SELECT f.scheduled_for, (SELECT max(s.scheduled_for) FROM matins.cron_fire AS s
+                         WHERE s.cron_id = f.cron_id AND s.status = 'success') AS last_success
+FROM matins.cron_fire AS f JOIN matins.run AS r USING (run_id)
+WHERE f.run_id = $1 AND f.trigger <> 'manual' AND r.retries = 0
+  AND r.base_checkpoint_id IS NOT DISTINCT FROM (SELECT max(c.checkpoint_id) FROM checkpoints AS c
+                                                 WHERE c.thread_id = r.thread_id::text AND c.checkpoint_ns = '');
+
 -- name: keep_output :exec
 -- $1 run_id, $2 its last words
 UPDATE matins.cron_fire SET output = $2 WHERE run_id = $1;

@@ -102,6 +102,20 @@ FROM matins.run
 WHERE run_id = $1 AND attempt = $2 AND status = 'running' AND stop = 'rollback'
 FOR UPDATE OF run;
 
+-- name: lock_run_to_skip :one
+-- $1 run_id, $2 attempt. The caller holds the thread's row. `is_alone`: its thread was made for it, and
+-- nothing else is there.
+SELECT run.*, NOT followed_on <@ ARRAY[node_id] OR EXISTS (
+    SELECT FROM matins.thread AS t WHERE t.thread_id = run.thread_id AND t.followed_until > matins.now()
+) AS is_followed, temporary OR (
+    EXISTS (SELECT FROM matins.cron AS c WHERE c.cron_id = run.cron_id AND c.thread_id IS DISTINCT FROM run.thread_id)
+    AND NOT EXISTS (SELECT FROM matins.run AS other
+                    WHERE other.thread_id = run.thread_id AND other.run_id <> run.run_id)
+) AS is_alone
+FROM matins.run
+WHERE run_id = $1 AND attempt = $2 AND status = 'running'
+FOR UPDATE OF run;
+
 -- name: delete_undone_run :exec
 -- $1 run_id. The caller holds its row.
 DELETE FROM matins.run WHERE run_id = $1;
