@@ -751,3 +751,15 @@ async def test_a_cron_has_no_more_runs_in_a_day_than_the_server_allows(moving: P
         )
         assert (await get(moving, often)).paused_reason == found[-1]["reason"]
         assert (await get(moving, seldom)).enabled
+
+
+async def test_a_run_is_its_creators_as_the_cron_is(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        cron = await create_cron(moving, "* * * * *")
+        async with moving.connection() as conn:
+            await conn.execute(
+                "UPDATE matins.cron SET creator = $2 WHERE cron_id = $1", cron.cron_id, b'{"identity":"ada"}'
+            )
+        await pass_time(moving, due, minutes=1)
+        await until(at_least(moving, cron, 1))
+    assert json.loads(await value(moving, "SELECT creator FROM matins.run")) == {"identity": "ada"}

@@ -199,9 +199,11 @@ def sync(
     api_key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the server's crons those that its langgraph.json declares."""
+    """Make the server's crons those that its langgraph.json declares; exits with 1 when some cannot be."""
     done = Client(url, api_key).call("POST", "/runs/crons/sync", {"dry_run": dry_run})
     typer.echo(done.text if as_json else tables.changes(done.value))
+    if any(change["action"] == "invalid" for change in done.value["changes"]):
+        raise typer.Exit(1)
 
 
 def _switch(verb: str, cron_id: str | None, every: bool, client: Client, body: object, as_json: bool) -> None:

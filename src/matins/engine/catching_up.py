@@ -7,14 +7,13 @@ is then worked off without a stampede, by whichever node has a look.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from anyio.abc import TaskStatus
 
 from matins import telemetry
 from matins.domain.access import EVERYONE
-from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.errors import Invalid, NotFound, Unavailable
 from matins.domain.fires import Outcome
 from matins.domain.ids import CronId
@@ -116,10 +115,7 @@ class CatchingUp:
             return None
         if await fires.in_flight(conn, [cron_id]):
             return None
-        now, _ = await crons.clock(conn)  # what it uses, it uses in the window of now
-        left = (
-            await spending.rooms(conn, [(replace(cron, next_run_date=now), prepared.policy)], self._ceilings)
-        ).get(cron_id, UNLIMITED)
+        left = await spending.room_of(conn, cron, prepared.policy, self._ceilings)
         if left.runs < 1:
             await alerts.pause(conn, cron, left.reason)
             return None

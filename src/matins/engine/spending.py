@@ -6,7 +6,8 @@ A budget is the policy's as it is now, so that one that is raised counts at once
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,7 @@ from matins.domain import policies
 from matins.domain.access import EVERYONE
 from matins.domain.alerts import Kind
 from matins.domain.budgets import (
+    UNLIMITED,
     Ceilings,
     Room,
     Spent,
@@ -34,6 +36,8 @@ from matins.engine import alerts
 from matins.storage import crons, fires, spending, stops
 from matins.storage.pool import Conn
 from matins.workers.protocol import Spent as Call
+
+_MOST: Final = 1_000_000  # no more runs of a day are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +145,26 @@ async def allowance(conn: Conn, cron_id: CronId) -> Allowance:
     )
 
 
-async def rooms(conn: Conn, asked: Sequence[tuple[Cron, Policy]], ceilings: Ceilings) -> dict[CronId, Room]:
+async def room_of(conn: Conn, cron: Cron, policy: Policy, ceilings: Ceilings) -> Room:
+    """Give how many more runs a cron may have that is to run now, whatever its schedule says."""
+    now, _ = await crons.clock(conn)  # what it will use, it uses in the window of now
+    asked = [(replace(cron, next_run_date=now), policy)]
+    return (await rooms(conn, asked, ceilings, by_schedule=False)).get(cron.cron_id, UNLIMITED)
+
+
+async def rooms(
+    conn: Conn, asked: Sequence[tuple[Cron, Policy]], ceilings: Ceilings, *, by_schedule: bool = True
+) -> dict[CronId, Room]:
     """Give how many more runs each of these crons may have; one that is not in it may have any number.
 
-    Only what can be reached is summed up: a schedule that has fewer slots a day than the server allows needs no count.
+    Only what can be reached is summed up: `by_schedule`, one that has fewer slots a day than the server allows needs
+    no count.
     """
     questions: list[spending.Question] = []
     limited: dict[CronId, Policy] = {}
     for cron, policy in asked:
         try:
-            is_often = most_a_day(cron.schedule) > ceilings.runs_per_day
+            is_often = not by_schedule or most_a_day(cron.schedule) > ceilings.runs_per_day
             since = None
             if has_budget(policy) and cron.next_run_date is not None:
                 since = window_start(policy, cron.timezone, cron.next_run_date)
@@ -163,7 +177,7 @@ async def rooms(conn: Conn, asked: Sequence[tuple[Cron, Policy]], ceilings: Ceil
                     cron_id=cron.cron_id,
                     since=since,
                     counts_runs=policy.max_runs is not None,
-                    most=int(ceilings.runs_per_day) if is_often else 0,
+                    most=int(min(ceilings.runs_per_day, _MOST)) if is_often else 0,
                 )
             )
     if not questions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from matins.domain.access import EVERYONE, Scope
-from matins.domain.budgets import DEFAULT_CEILINGS, UNLIMITED, Ceilings
+from matins.domain.budgets import DEFAULT_CEILINGS, Ceilings
 from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound, ThreadBusy
 from matins.domain.fires import Fire, Trigger
 from matins.domain.ids import CronId, RunId
@@ -49,9 +49,7 @@ async def trigger(
     prepared = prepare(replace(cron, next_run_date=None), assistant)
     if prepared.trouble is not None:
         raise Conflict(f"It cannot be started: {prepared.trouble}")
-    left = (await spending.rooms(conn, [(replace(cron, next_run_date=now), prepared.policy)], ceilings)).get(
-        cron_id, UNLIMITED
-    )
+    left = await spending.room_of(conn, cron, prepared.policy, ceilings)
     if left.runs < 1:
         raise Conflict(f"It cannot be started: {left.reason}")
     if await is_unanswered(conn, cron, prepared.policy, asked):
