@@ -763,3 +763,18 @@ async def test_a_run_is_its_creators_as_the_cron_is(moving: Pool) -> None:
         await pass_time(moving, due, minutes=1)
         await until(at_least(moving, cron, 1))
     assert json.loads(await value(moving, "SELECT creator FROM matins.run")) == {"identity": "ada"}
+
+
+async def test_slots_from_before_what_the_ledger_keeps_are_passed_over(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        cron = await create_cron(moving, "0 0 * * *")
+        async with moving.connection() as conn:
+            await conn.execute("UPDATE matins.cron SET next_run_date = '2001-01-01', due_at = '2001-01-01'")
+            now = await conn.fetchval("SELECT matins.now()")
+        due()
+        await until(at_least(moving, cron, 89))
+        await has_looked(moving, due)
+    found = await fires(moving, cron)
+    assert {each["outcome"] for each in found[:-1]} == {"missed"}
+    assert len(found) in (89, 90, 91)
+    assert found[0]["scheduled_for"] > now - timedelta(days=91)

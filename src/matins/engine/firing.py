@@ -19,7 +19,7 @@ from matins.domain.budgets import UNLIMITED, Room
 from matins.domain.configs import Json, section
 from matins.domain.crons import LATE, Cron, CronPayload, Following, Plan, Slot, plan
 from matins.domain.errors import Error, Invalid
-from matins.domain.fires import Trigger
+from matins.domain.fires import RETENTION, Trigger
 from matins.domain.ids import CronId, RunId, ThreadId, uuid7
 from matins.domain.policies import Overlap, Policy
 from matins.domain.runs import NewRun
@@ -163,15 +163,16 @@ def _held(row: fires.NewFire, hold: str) -> fires.NewFire:
 
 
 def _planned(each: Prepared, now: datetime, limit: int) -> Plan:
-    """Decide the cron's slots up to now, at most `limit` of them.
+    """Decide the cron's slots up to now, at most `limit` of them; none that the ledger would not keep.
 
     Raises: InvalidSchedule, InvalidTimezone.
     """
     cron = each.cron
     if cron.next_run_date is None:
         return Plan([], None)
+    begin = now - max(RETENTION, timedelta(seconds=each.policy.grace_seconds))
     return plan(
-        cron.next_run_date,
+        cron.next_run_date if cron.next_run_date >= begin else dates.after(cron, begin) or cron.next_run_date,
         now=now,
         end_time=cron.end_time,
         after=lambda slot: dates.after(cron, slot),
