@@ -10,7 +10,7 @@ import pytest
 from matins.domain.crons import Cron
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
 from matins.domain.runs import NewRun, RunStatus, StopReason
-from matins.engine.overlaps import Displacing, UnderWay, without_overlaps
+from matins.engine.overlaps import QUEUED, Displacing, UnderWay, without_overlaps
 from matins.storage.fires import InFlight, NewFire
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -90,7 +90,7 @@ def test_what_is_rolled_back_is_undone() -> None:
     ("overlap", "reasons"),
     [
         ("skip", [None, PREVIOUS, PREVIOUS]),
-        ("queue_one", [None, WAITING, WAITING]),
+        ("queue_one", [None, QUEUED, WAITING]),
         ("cancel_previous", [NEXT, NEXT, None]),
         ("allow", [None, None, None]),
     ],
@@ -102,6 +102,14 @@ def test_slots_of_one_moment_overlap_each_other(overlap: Any, reasons: list[str 
     assert [row.reason for row in written] == reasons
     assert [row.run is None for row in written] == [reason is not None for reason in reasons]
     assert displaced == []
+
+
+def test_a_slot_waits_in_the_ledger_where_each_run_has_a_thread_of_its_own() -> None:
+    of, run = cron(None), in_flight(RUNNING)
+    for waiting, outcome in ((frozenset(), "waiting"), (frozenset([of.cron_id]), "skipped")):
+        under_way = UnderWay({of.cron_id: [run]}, frozenset(), waiting)
+        [written], _ = without_overlaps([fire(of)], {of.cron_id: "queue_one"}, under_way)
+        assert (written.outcome, written.run) == (outcome, None)
 
 
 def test_crons_of_one_thread_make_it_busy_for_each_other() -> None:

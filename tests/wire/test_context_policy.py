@@ -114,13 +114,6 @@ def test_a_fork_leaves_the_thread_to_a_person_and_posts_what_it_said(
             {"assistant_id": "slow"},
             "policy.context_policy: 'fork' needs a graph",
         ),
-        (
-            True,
-            {"context_policy": "fork", "overlap": "queue_one"},
-            {},
-            "policy.overlap: 'queue_one' cannot be",
-        ),
-        (True, {"context_policy": "fork"}, {"multitask_strategy": "enqueue"}, "policy.overlap"),
         (True, {"last_n": 3, "overlap": "allow"}, {}, "policy.overlap: 'allow' cannot be"),
     ],
 )

@@ -126,26 +126,14 @@ def overlap_of(policy: Policy, *, strategy: str | None, has_thread: bool) -> Ove
     if not has_thread:
         if policy.context != "append":
             raise Invalid(f"policy.context_policy: '{policy.context}' needs a cron on a thread")
-        if policy.overlap == "queue_one":
-            raise Invalid(
-                "policy.overlap: 'queue_one' needs a cron on a thread; without one use 'skip', 'cancel_previous' or "
-                "'allow'"
-            )
         return policy.overlap or "allow"
     if strategy is not None and strategy not in _OF_STRATEGY:
         raise Invalid(f"multitask_strategy: '{strategy}' is none of {', '.join(_OF_STRATEGY)}")
     asked = None if strategy is None else _OF_STRATEGY[strategy]
-    is_shared = policy.context != "fork"
-    if is_shared and policy.overlap == "allow":
+    if policy.context != "fork" and policy.overlap == "allow":
         raise Invalid("policy.overlap: 'allow' cannot be for a cron on a thread, which has one run at a time")
     if policy.overlap is not None and asked is not None and policy.overlap != asked:
         raise Invalid(
             f"policy.overlap: '{policy.overlap}' and multitask_strategy '{strategy}', which is '{asked}', differ"
         )
-    overlap = policy.overlap or asked or ("queue_one" if is_shared else "skip")
-    if not is_shared and overlap == "queue_one":
-        raise Invalid(
-            "policy.overlap: 'queue_one' cannot be for runs on copies of a thread, which do not wait for each other; "
-            "use 'skip', 'cancel_previous' or 'allow'"
-        )
-    return overlap
+    return policy.overlap or asked or "queue_one"

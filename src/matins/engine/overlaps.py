@@ -1,7 +1,8 @@
 """What a slot does whose cron still has a run under way, or whose thread is busy: decided without a database.
 
 skip             is skipped, on record
-queue_one        waits on the thread; is skipped when another run of its cron waits there already
+queue_one        waits on the thread, or in the ledger where each run has a thread of its own; is skipped when
+                 another of its cron waits already
 cancel_previous  stops the runs of its cron, never a person's, and waits for what is left
 allow            starts beside them
 """
@@ -11,19 +12,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from matins.domain.ids import CronId, RunId, ThreadId
 from matins.domain.policies import Overlap
 from matins.domain.runs import RunStatus, StopReason
 from matins.storage import fires
 
+QUEUED: Final = "waits for its previous run"
+
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """What was found in flight: of each cron that was asked about, its runs; and which threads are busy."""
+    """What was found in flight: of each cron that was asked about, its runs; which threads are busy.
+
+    `waiting`: crons of which a slot waits in the ledger.
+    """
 
     of_cron: Mapping[CronId, Sequence[fires.InFlight]]
     busy: frozenset[ThreadId]
+    waiting: frozenset[CronId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ def without_overlaps(
 ) -> tuple[list[fires.NewFire], list[Displacing]]:
     """Give the rows as they are to be written, and the runs to stop before that."""
     mine = defaultdict(list, {cron_id: list(runs) for cron_id, runs in under_way.of_cron.items()})
-    busy = set(under_way.busy)
+    busy, waiting = set(under_way.busy), set(under_way.waiting)
     written: list[fires.NewFire] = []
     displaced: list[Displacing] = []
     place: dict[RunId, int] = {}
@@ -49,11 +57,21 @@ def without_overlaps(
             written.append(row)
             continue
         cron, run = row.cron, row.run
-        reason = _why_not(overlaps[cron.cron_id], mine[cron.cron_id], is_busy=run.thread_id in busy)
+        overlap, its = overlaps[cron.cron_id], mine[cron.cron_id]
+        is_apart = run.thread_id != cron.thread_id
+        has_waiting = (
+            cron.cron_id in waiting if is_apart else any(each.status is RunStatus.PENDING for each in its)
+        )
+        reason = _why_not(overlap, its, is_busy=run.thread_id in busy, has_waiting=has_waiting)
         if reason is not None:
             written.append(replace(row, outcome="skipped", reason=reason, run=None))
             continue
-        if overlaps[cron.cron_id] == "cancel_previous":
+        if overlap == "queue_one" and its and is_apart:
+            # Its run has a thread of its own: there is no queue to wait in but the ledger.
+            waiting.add(cron.cron_id)
+            written.append(replace(row, outcome="waiting", reason=QUEUED, run=None))
+            continue
+        if overlap == "cancel_previous":
             stop = StopReason.ROLLBACK if run.multitask_strategy == "rollback" else StopReason.INTERRUPT
             for each in mine.pop(cron.cron_id, ()):
                 if each.run_id in place:  # of this very moment: it is not there yet
@@ -69,12 +87,14 @@ def without_overlaps(
     return written, displaced
 
 
-def _why_not(overlap: Overlap, mine: Sequence[fires.InFlight], *, is_busy: bool) -> str | None:
+def _why_not(
+    overlap: Overlap, mine: Sequence[fires.InFlight], *, is_busy: bool, has_waiting: bool
+) -> str | None:
     """Say why the slot is skipped; None when it is not."""
     if overlap == "skip" and mine:
         return "its previous run was still under way"
     if overlap == "skip" and is_busy:
         return "its thread was busy"
-    if overlap == "queue_one" and any(each.status is RunStatus.PENDING for each in mine):
+    if overlap == "queue_one" and has_waiting:
         return "another of its runs was waiting already"
     return None

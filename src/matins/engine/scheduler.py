@@ -297,9 +297,11 @@ class Scheduler:
             for row in rows
             if row.run and row.run.thread_id == row.cron.thread_id and overlaps[row.cron.cron_id] == "skip"
         }
+        queued = [cron_id for cron_id in careful if overlaps[cron_id] == "queue_one"]
         under_way = UnderWay(
             await fires.in_flight(conn, list(careful)),
             await fires.busy_threads(conn, list(threads)) if threads else frozenset(),
+            await fires.waiting_of(conn, queued) if queued else frozenset(),
         )
         return without_overlaps(rows, overlaps, under_way)
 

@@ -201,6 +201,12 @@ async def in_flight(conn: Conn, cron_ids: Sequence[CronId]) -> dict[CronId, list
     return found
 
 
+async def waiting_of(conn: Conn, cron_ids: Sequence[CronId]) -> frozenset[CronId]:
+    """Give those of these crons of which a slot waits for its previous run."""
+    found = await conn.fetch(sql.load("fires")["crons_that_wait"].text, list(cron_ids))
+    return frozenset(CronId(row["cron_id"]) for row in found)
+
+
 async def busy_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> frozenset[ThreadId]:
     """Give those of the threads that have a run in flight. The caller holds their rows."""
     found = await conn.fetch(sql.load("runs")["busy_threads"].text, list(thread_ids))

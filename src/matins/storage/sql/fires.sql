@@ -82,6 +82,11 @@ SELECT cron_id, run_id, thread_id, status FROM matins.run
 WHERE cron_id = ANY($1::uuid[]) AND status IN ('pending', 'running')
 ORDER BY seq;
 
+-- name: crons_that_wait :many
+-- $1 cron_ids. For their previous run, not to be caught up.
+SELECT DISTINCT cron_id FROM matins.cron_fire
+WHERE cron_id = ANY($1::uuid[]) AND outcome = 'waiting' AND trigger = 'schedule';
+
 -- name: list_waiting :many
 -- $1 how many may be caught up at once. Of each cron the oldest slot that waits, unless the cron has a run in flight.
 -- A look: lock_waiting decides. Goes from cron to cron in the index, past however much waits of each, and no further
