@@ -119,7 +119,7 @@ async def test_a_fork_overlaps_its_own_cron_and_nobody_else(running: Node) -> No
         graphs=running.workers,
         assistant="slow",
         payload={"input": late},
-        policy={"context_policy": "fork"},
+        policy={"context_policy": "fork", "overlap": "skip"},
     )
     first = await fire(running, beside)
     with pytest.raises(ThreadBusy):

@@ -80,7 +80,7 @@ def test_a_fork_leaves_the_thread_to_a_person_and_posts_what_it_said(
 ) -> None:
     response = create(http, thread, {"context_policy": "fork"})
     made.append(response.json()["cron_id"])
-    assert response.json()["policy"]["overlap"] == "skip"
+    assert response.json()["policy"]["overlap"] == "queue_one"
     asked = {"assistant_id": "echo", "input": {"messages": [{"role": "user", "content": "Hello"}]}}
     http.post(f"/threads/{thread}/runs/wait", json=asked).raise_for_status()
     waiting = http.post(f"/threads/{thread}/runs", json={**asked, "after_seconds": 600}).json()["run_id"]
@@ -142,7 +142,7 @@ def test_a_graph_without_messages_may_begin_with_nothing_but_a_change_cannot_cut
     changed = http.patch(
         f"/runs/crons/{made[1]}", json={"policy": {"last_n": None, "context_policy": "fork"}}
     )
-    assert (changed.status_code, changed.json()["policy"]["overlap"]) == (200, "skip")
+    assert (changed.status_code, changed.json()["policy"]["overlap"]) == (200, "queue_one")
 
 
 @covers("Answer", "resume_with")

@@ -57,15 +57,6 @@ class Room:
     is_final: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What calls of models took. `usd` is None when the price of `model` is not known."""
-
-    tokens: int
-    usd: float | None
-    model: str
-
-
 UNLIMITED: Final = Room()
 
 

@@ -165,6 +165,8 @@ async def execute(
         sender.start_soon(outbox.send)
         with called_by(order.token):
             end = await _run(order, registry, pool, outbox, stop, meter=meter)
+        if meter is not None:
+            await meter.settled()
         if stop.reason is StopReason.LOST:
             end = _End("lost")
         if end.failure is not None and not end.is_transient:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -15,7 +16,6 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
 from matins import telemetry
-from matins.domain.budgets import Used
 from matins.domain.runs import StopReason
 from matins.graphs.prices import Prices
 from matins.workers.protocol import Execute, Spent
@@ -26,6 +26,24 @@ class BudgetExceeded(RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("The budget of its cron is used up: no further call of a model is made.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a model reports of a call."""
+
+    model: str
+    usage: Mapping[str, Any]
+    input_tokens: int
+    output_tokens: int
+    tokens: int
+
+    @classmethod
+    def of(cls, response: LLMResult) -> _Call:
+        usage, model = _usage(response)
+        into = _count(usage, "input_tokens", "prompt_tokens")
+        out = _count(usage, "output_tokens", "completion_tokens")
+        return cls(model, usage, into, out, max(_count(usage, "total_tokens"), into + out))
 
 
 class Meter(BaseCallbackHandler):
@@ -50,7 +68,8 @@ class Meter(BaseCallbackHandler):
         self._tell: Final = tell
         self._ask_to_stop: Final = ask_to_stop
         self._loop: Final = asyncio.get_running_loop()
-        self._loop.run_in_executor(None, prices.warm)
+        self._unpriced = 0
+        self._priced: Final = asyncio.Event()
         self._tokens = 0
         self._usd = 0.0
 
@@ -65,12 +84,56 @@ class Meter(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, **_: Any) -> None:
         """Count the call."""
         try:
-            spent, used = self._read(response)
+            call = _Call.of(response)
+            if call.tokens == 0 or self._prices.knows(call.model):
+                self._spend(call, self._price(call))
+                return
         except Exception:  # noqa: BLE001 - a wall: what models report is as it is, and must not end a run
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(self._order.run_id))
             return
-        self._tokens += used.tokens
-        self._usd += used.usd or 0.0
+        self._tokens += call.tokens
+        self._unpriced += 1
+        self._loop.call_soon_threadsafe(self._price_later, call)
+
+    async def settled(self) -> None:
+        """Wait until all that was counted is told."""
+        while self._unpriced:
+            self._priced.clear()
+            await self._priced.wait()
+
+    def _price_later(self, call: _Call) -> None:
+        """Have a call priced in a thread: for the first that the table is asked about it is read."""
+        pricing = self._loop.run_in_executor(None, self._price, call)
+
+        def priced(done: asyncio.Future[float | None]) -> None:
+            self._tokens -= call.tokens
+            usd = None if done.cancelled() or done.exception() else done.result()
+            self._spend(call, usd)
+            self._unpriced -= 1
+            self._priced.set()
+
+        pricing.add_done_callback(priced)
+
+    def _price(self, call: _Call) -> float | None:
+        if call.tokens == 0:
+            return 0.0
+        return self._prices.price(
+            call.model, call.usage, input_tokens=call.input_tokens, output_tokens=call.output_tokens
+        )
+
+    def _spend(self, call: _Call, usd: float | None) -> None:
+        self._tokens += call.tokens
+        self._usd += usd or 0.0
+        order = self._order
+        spent = Spent(
+            order.run_id,
+            order.attempt,
+            call.input_tokens,
+            call.output_tokens,
+            call.tokens,
+            usd,
+            call.model,
+        )
         self._loop.call_soon_threadsafe(self._tell, spent)
 
     def _refuse(self) -> None:
@@ -81,19 +144,6 @@ class Meter(BaseCallbackHandler):
             # Also told to stop: code that tries again whatever is raised would do so for ever.
             self._loop.call_soon_threadsafe(partial(self._ask_to_stop, StopReason.BUDGET))
             raise BudgetExceeded
-
-    def _read(self, response: LLMResult) -> tuple[Spent, Used]:
-        usage, model = _usage(response)
-        into, out = (
-            _count(usage, "input_tokens", "prompt_tokens"),
-            _count(usage, "output_tokens", "completion_tokens"),
-        )
-        total = max(_count(usage, "total_tokens"), into + out)
-        usd = self._prices.price(model, usage, input_tokens=into, output_tokens=out) if total else 0.0
-        return (
-            Spent(self._order.run_id, self._order.attempt, into, out, total, usd, model),
-            Used(total, usd, model),
-        )
 
 
 def _usage(response: LLMResult) -> tuple[Mapping[str, Any], str]:

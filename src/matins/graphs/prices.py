@@ -18,10 +18,11 @@ class Prices:
 
     def __init__(self, own: Mapping[str, Price]) -> None:
         self._own: Final = own
+        self._is_read = False
 
-    def warm(self) -> None:
-        """Read the table, which takes a moment: meant for a thread."""
-        self._table("")
+    def knows(self, model: str) -> bool:
+        """Whether a price can be told at once; else the table is read first, which takes a moment: in a thread."""
+        return not model or model in self._own or self._is_read
 
     def price(
         self, model: str, usage: Mapping[str, Any], *, input_tokens: int, output_tokens: int
@@ -35,20 +36,22 @@ class Prices:
         if not model:
             return None
         details = usage.get("input_token_details") or {}
-        return self._table(
+        price = _of_table(
             model,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             cache_read_tokens=details.get("cache_read"),
             cache_write_tokens=details.get("cache_creation"),
         )
+        self._is_read = True
+        return price
 
-    @staticmethod
-    def _table(model: str, **usage: int | None) -> float | None:
-        # Here, and not above: it is not read for graphs that no cron runs.
-        from genai_prices import Usage, calc_price  # noqa: PLC0415
 
-        try:
-            return float(calc_price(Usage(**usage), model_ref=model).total_price)
-        except (LookupError, ValueError):
-            return None
+def _of_table(model: str, **usage: int | None) -> float | None:
+    # Here, and not above: the table is not read where no cron calls a model.
+    from genai_prices import Usage, calc_price  # noqa: PLC0415
+
+    try:
+        return float(calc_price(Usage(**usage), model_ref=model).total_price)
+    except (LookupError, ValueError):
+        return None
