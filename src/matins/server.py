@@ -282,7 +282,7 @@ async def serve(
         others: tuple[Part, ...] = (workers, lanes, watch, private, reaper, claimer, sweeper, courier)
         others = (*others, declarations)
         if settings.fires_only:
-            others, parts = (), replace(parts, http=replace(manifest.http, disabled=_NOT_FOR_SCHEDULERS))
+            others, parts = (), replace(parts, http=_of_schedulers(manifest.http))
         mine: tuple[Part, ...] = (wakes, lease, *others, scheduler, catching_up)
         for part in mine:
             await stack.enter_async_context(running(part))
@@ -309,6 +309,10 @@ async def serve(
         log.info(telemetry.NODE_STOPPING, node_id=str(node_id), runs=len(lanes.held))
         claimer.is_draining = runs.is_draining = True
         await lanes.hand_back(grace_s=settings.grace_s)
+
+
+def _of_schedulers(http: HttpSection) -> HttpSection:
+    return replace(http, disabled=http.disabled | _NOT_FOR_SCHEDULERS)
 
 
 async def _patiently(work: Callable[[], Awaitable[list[str]]]) -> list[str]:

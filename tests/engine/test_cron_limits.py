@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from matins.domain.budgets import Ceilings
 from matins.domain.crons import Cron
 from matins.domain.errors import Conflict, Invalid
 from matins.domain.ids import CronId, RunId, uuid7
-from matins.domain.runs import RunStatus
+from matins.domain.runs import Held, RunStatus
 from matins.engine import crons, triggering
+from matins.engine.backfilling import backfill
 from matins.storage import crons as stored
+from matins.storage import spending
+from matins.storage.spending import Calls
 from tests.support.engine import MOVABLE_CLOCK, Node, create_cron, move_clock, node, until
 
 pytestmark = pytest.mark.anyio
@@ -238,6 +242,30 @@ async def test_no_retry_comes_after_the_time_that_a_run_has(engine: Node, tmp_pa
     assert (fire["status"], fire["retries"]) == ("error", 0)
 
 
+async def test_what_is_caught_up_is_held_to_max_runs_run_by_run(engine: Node, tmp_path: Path) -> None:
+    cron = await make(engine, tmp_path, "calling", {"max_runs": 3, "misfire": "run_all"})
+    await move_clock(engine.pool, hours=5)
+    engine.due()
+    fires = await cron.over(5)
+    assert [each["outcome"] for each in fires] == ["fired"] * 3 + ["skipped"] * 2
+    assert await cron.paused() == "max_runs: 3 of 3 were made"
+    assert cron.calls == 3
+
+
+async def test_a_call_counts_once_however_often_it_is_put_on_record(engine: Node, tmp_path: Path) -> None:
+    cron = await make(engine, tmp_path, "calling", {})
+    [fire] = await cron.slot(1)
+    held = Held(fire["run_id"], fire["thread_id"], 2)
+    calls = Calls(number=1, input_tokens=1, output_tokens=1, tokens=2, usd=0.0)
+
+    async def add(upto: int) -> bool:
+        return await engine.pool.run(lambda conn: spending.add(conn, held, calls, upto=upto))
+
+    assert [await add(1), await add(1), await add(2)] == [True, False, True]
+    [fire] = await cron.fires()
+    assert (fire["model_calls"], fire["tokens"]) == (3, 1004)
+
+
 # -- failures
 
 
@@ -273,6 +301,36 @@ async def test_no_retry_comes_after_the_next_slot(engine: Node, tmp_path: Path) 
     (tmp_path / "fails").write_text("timeout")
     [fire] = await cron.slot(1)
     assert (fire["status"], fire["retries"]) == ("error", 0)
+
+
+async def test_what_is_caught_up_is_tried_again_too(engine: Node, tmp_path: Path) -> None:
+    cron = await make(engine, tmp_path, "failing", {"retry": {"max": 3, "backoff": 0.05}})
+    (tmp_path / "fails").write_text("503")
+    await move_clock(engine.pool, hours=2)
+    engine.due()
+    fires = await cron.over(1)
+    assert (fires[-1]["trigger"], fires[-1]["status"], fires[-1]["retries"]) == ("catch_up", "success", 1)
+
+
+async def test_a_slot_of_long_ago_begins_no_streak(engine: Node, tmp_path: Path) -> None:
+    cron = await make(engine, tmp_path, "failing", {})
+    await cron.slot(1)
+    (tmp_path / "fails").write_text("key")
+    now = await engine.value("SELECT matins.now()")
+    await engine.pool.run(
+        lambda conn: backfill(
+            conn,
+            cron.cron.cron_id,
+            since=now - timedelta(hours=2.5),
+            until=now - timedelta(hours=1.5),
+            dry_run=False,
+            scope=EVERYONE,
+        )
+    )
+    engine.wakes.tell_slots()
+    fires = await cron.over(2)
+    assert [each["status"] for each in fires] == ["error", "success"]
+    assert await cron.alerts() == []
 
 
 async def test_a_streak_is_told_of_once_pauses_and_its_end_is_told(engine: Node, tmp_path: Path) -> None:

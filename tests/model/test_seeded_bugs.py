@@ -16,6 +16,7 @@ import pytest
 from hypothesis.errors import Flaky
 from hypothesis.stateful import run_state_machine_as_test
 
+from matins.engine import forks
 from matins.engine.queue.lane import Lanes
 from matins.engine.runs import Runs
 from matins.storage import sql
@@ -67,7 +68,8 @@ def test_what_the_bugs_change_is_there() -> None:
             assert text in sql.load(subject)[query].text, name
     assert "ended_at" in sql.load("queue")["end_run"].text
     assert "threads.lock" in inspect.getsource(Runs._insert)
-    assert "queue.settle" in inspect.getsource(Lanes._settle)
+    assert "forks.settle" in inspect.getsource(Lanes._settle)
+    assert "queue.settle" in inspect.getsource(forks.settle)
 
 
 @pytest.mark.timeout(0)

@@ -271,3 +271,19 @@ async def test_dates_of_other_time_zone_rules_are_found_while_they_are_to_come(p
         await insert(conn, next_run_date=to_come)
         assert await crons.of_other_zones(conn, "2") == [stale, later]
         assert await crons.of_other_zones(conn, "1") == []
+
+
+async def test_a_node_that_knows_one_date_moves_both(pool: Pool) -> None:
+    async with pool.connection() as conn:
+        made = await insert(conn, next_run_date=NOW, due_at=NOW + timedelta(minutes=1))
+        following = NOW + timedelta(hours=1)
+        await conn.execute(
+            "UPDATE matins.cron SET next_run_date = $2 WHERE cron_id = $1", made.cron_id, following
+        )
+        found = await crons.get(conn, made.cron_id, scope=EVERYONE)
+        assert found is not None
+        assert (found.next_run_date, found.due_at) == (following, following)
+        await conn.execute("UPDATE matins.cron SET next_run_date = NULL WHERE cron_id = $1", made.cron_id)
+        found = await crons.get(conn, made.cron_id, scope=EVERYONE)
+        assert found is not None
+        assert found.due_at is None

@@ -50,7 +50,7 @@ def _object(place: str, value: Any) -> Given:
 def _decoded(text: str) -> Given:
     try:
         return _object("policy", msgspec.json.decode(text))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise Invalid("policy in the query must be a JSON object") from None
 
 
@@ -64,5 +64,5 @@ def _flat(name: str, text: str) -> Any:
         return msgspec.convert(text, _FIELDS[name], strict=False)
     except msgspec.ValidationError as unfit:
         raise Invalid(f"policy.{name}: {unfit}") from None
-    except msgspec.DecodeError:
-        raise Invalid(f"policy.{name}: {text!r} is no JSON") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise Invalid(f"policy.{name}: {text[:100]!r} is no JSON") from None

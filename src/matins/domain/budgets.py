@@ -50,11 +50,16 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How many more runs there may be; `reason` says what is used up then, `is_final` that it is for good."""
+    """How many more runs there may be; `reason` says what is used up then.
+
+    `is_final`: for good, so that the last run is known to be the last. `is_ceiling`: it is the server that allows no
+    more, for a while.
+    """
 
     runs: float = math.inf
     reason: str = ""
     is_final: bool = False
+    is_ceiling: bool = False
 
 
 UNLIMITED: Final = Room()
@@ -84,11 +89,12 @@ def room(policy: Policy, ceilings: Ceilings, spent: Spent) -> Room:
     left = UNLIMITED
     if policy.max_runs is not None:
         made = f"max_runs: {policy.max_runs} of {policy.max_runs} were made"
-        left = Room(max(0, policy.max_runs - spent.runs), made, is_final=True)
+        # With a condition the last run may turn out to be none.
+        left = Room(max(0, policy.max_runs - spent.runs), made, is_final=policy.condition is None)
     under = ceilings.runs_per_day - spent.runs_of_day
     if under < left.runs:
         most = f"{ceilings.runs_per_day:,} runs in 24 hours, the most that this server allows a cron"
-        return Room(max(0, under), f"{most} (MATINS_CRON_RUNS_PER_DAY)")
+        return Room(max(0, under), f"{most} (MATINS_CRON_RUNS_PER_DAY)", is_ceiling=True)
     return left
 
 

@@ -117,7 +117,8 @@ class CatchingUp:
             return None
         left = await spending.room_of(conn, cron, prepared.policy, self._ceilings)
         if left.runs < 1:
-            await alerts.pause(conn, cron, left.reason)
+            if not left.is_ceiling:  # else it waits: what is made up for must not switch off what is due
+                await alerts.pause(conn, cron, left.reason)
             return None
         if await is_unanswered(conn, cron, prepared.policy, held):
             await fires.give_up(conn, cron_id, UNANSWERED, outcome=Outcome.SKIPPED, slot=slot)

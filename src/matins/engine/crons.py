@@ -20,7 +20,7 @@ from matins.domain.errors import Conflict, CronNotFound, Invalid, NotFound
 from matins.domain.fires import Outcome
 from matins.domain.ids import AssistantId, CronId, ThreadId, uuid7
 from matins.domain.policies import Given
-from matins.domain.schedules import InvalidSchedule, once, zone_within
+from matins.domain.schedules import InvalidSchedule, is_once, once, zone_within
 from matins.engine import assistants
 from matins.storage import crons, fires, threads
 from matins.storage.pool import Conn
@@ -139,7 +139,10 @@ async def create(
         key=request.key,
         declared=request.declared,
     )
-    inserted = await crons.insert(conn, dated(asked, _first(asked, now)), tzdata=TZDATA)
+    first = dated(asked, _first(asked, now))
+    if first.next_run_date is None and is_once(schedule):
+        raise Invalid("end_time: it is earlier than the only time at which the cron would fire")
+    inserted = await crons.insert(conn, first, tzdata=TZDATA)
     cron = inserted or await crons.get(conn, request.cron_id, scope=scope)  # there from a former try
     if cron is None:
         raise CronNotFound(request.cron_id)

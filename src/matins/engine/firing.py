@@ -217,7 +217,7 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
     kwargs = kwargs_of(request, assistant, temporary=temporary)
     if each.policy != policies.DEFAULT:
         given: Json = msgspec.json.decode(cron.policy or b"{}", type=dict[str, object])
-        kwargs = msgspec.structs.replace(kwargs, policy=given, next_slot=_next_slot(cron, at))
+        kwargs = msgspec.structs.replace(kwargs, policy=given, next_slot=_next_slot(cron, at, trigger))
     if forks and cron.thread_id is not None:
         kwargs = msgspec.structs.replace(kwargs, forked_from=cron.thread_id)
     return fires.NewFire(
@@ -244,8 +244,10 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
     )
 
 
-def _next_slot(cron: Cron, at: datetime) -> datetime | None:
-    """Give the slot that follows an instant; None when there is none."""
+def _next_slot(cron: Cron, at: datetime, trigger: Trigger) -> datetime | None:
+    """Give the slot that follows one that is due now; None when there is none, or the slot is of long ago."""
+    if trigger in (Trigger.CATCH_UP, Trigger.BACKFILL):
+        return None
     try:
         return dates.after(cron, at)
     except Invalid:

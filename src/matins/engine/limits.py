@@ -11,36 +11,44 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from matins.domain.budgets import Room
 from matins.domain.crons import Cron
-from matins.domain.fires import Outcome
 from matins.domain.ids import CronId
 from matins.storage import fires
 
 
 def within(
     rows: Iterable[fires.NewFire], rooms: Mapping[CronId, Room]
-) -> tuple[list[fires.NewFire], list[tuple[Cron, str]]]:
-    """Give the rows as they are to be written, and the crons to pause, each with its reason."""
+) -> tuple[list[fires.NewFire], frozenset[CronId]]:
+    """Give the rows as they are to be written, and the crons of which a slot was refused.
+
+    Slots that wait are not counted: they are held to the limits when their turn comes.
+    """
     runs: Counter[CronId] = Counter()
     written: list[fires.NewFire] = []
-    paused: dict[CronId, tuple[Cron, str]] = {}
+    refused: set[CronId] = set()
     for row in rows:
         cron_id, found = row.cron.cron_id, row
-        if cron_id in rooms and (row.run is not None or row.outcome == Outcome.WAITING):
+        if row.run is not None and cron_id in rooms:
             runs[cron_id] += 1
             if runs[cron_id] > rooms[cron_id].runs:
                 reason = rooms[cron_id].reason
                 found = fires.NewFire(row.cron, row.slot, "skipped", reason=reason, trigger=row.trigger)
-                paused[cron_id] = (row.cron, reason)
+                refused.add(cron_id)
         written.append(found)
-    return written, list(paused.values())
+    return written, frozenset(refused)
 
 
-def reached(rows: Sequence[fires.NewFire], rooms: Mapping[CronId, Room]) -> list[tuple[Cron, str]]:
-    """Give the crons whose last run ever is among the rows, each with the reason."""
+def reached(
+    rows: Sequence[fires.NewFire], rooms: Mapping[CronId, Room], refused: frozenset[CronId]
+) -> list[tuple[Cron, str]]:
+    """Give the crons to pause, each with the reason: nothing is left, and a slot was refused or none can follow.
+
+    `rows` as they are written: what overlaps have skipped has used nothing.
+    """
     runs = Counter(row.cron.cron_id for row in rows if row.run is not None)
-    crons = {row.cron.cron_id: row.cron for row in rows}
+    crons = {row.cron.cron_id: row.cron for row in rows if row.cron.cron_id in rooms}
     return [
-        (crons[cron_id], rooms[cron_id].reason)
-        for cron_id, number in runs.items()
-        if cron_id in rooms and rooms[cron_id].is_final and number >= rooms[cron_id].runs
+        (cron, rooms[cron_id].reason)
+        for cron_id, cron in crons.items()
+        if runs[cron_id] >= rooms[cron_id].runs
+        and (cron_id in refused or (rooms[cron_id].is_final and runs[cron_id]))
     ]

@@ -51,17 +51,27 @@ class ReadingAhead:
         At least one chunk, when there are so many; no more than fit before the first of them is due.
         """
         now, found, octets = self._now(), list[Prepared](), 0
+        behind = await self._pool.run(
+            lambda conn: crons.due(conn, until=now - LATE, limit=min(BEHIND, chunk)), transaction=False
+        )
+        read = 0
         for number in range(CHUNKS):
+            most = max(1, chunk - len(behind)) if number == 0 else chunk
             ahead = await self._pool.run(
-                lambda conn, skip=number * chunk: _due(conn, now, chunk=chunk, skip=skip),  # type: ignore[misc]
+                lambda conn, most=most, skip=read: crons.due(  # type: ignore[misc]
+                    conn, after=now - LATE, until=now + AHEAD, limit=most, skip=skip
+                ),
                 transaction=False,
             )
+            read, is_last = read + len(ahead), len(ahead) < most
+            if number == 0:
+                ahead = [*behind, *ahead]
             if not ahead:
                 break
             found += await self._pool.run(lambda conn, of=ahead: self._prepare(conn, of), transaction=False)  # type: ignore[misc]
             octets += sum(len(cron.payload) for cron in ahead)
             first = found[0].cron.due_at
-            if len(ahead) < chunk or octets > OCTETS or (first is not None and first <= self._now()):
+            if is_last or octets > OCTETS or (first is not None and first <= self._now()):
                 break
         return found
 
@@ -77,7 +87,10 @@ class ReadingAhead:
                 found[assistant_id] = f"its assistant {assistant_id} does not exist"
         prepared = [prepare(cron, found[cron.assistant_id]) for cron in ahead]
         left = await spending.rooms(
-            conn, [(each.cron, each.policy) for each in prepared if each.trouble is None], self._ceilings
+            conn,
+            [(each.cron, each.policy) for each in prepared if each.trouble is None],
+            self._ceilings,
+            now=self._now(),
         )
         spaced = [each.cron.cron_id for each in prepared if each.policy.min_interval_seconds]
         last = await fires.newest_fired(conn, spaced) if spaced else {}
@@ -87,10 +100,3 @@ class ReadingAhead:
             else each
             for each in prepared
         ]
-
-
-async def _due(conn: Conn, now: datetime, *, chunk: int, skip: int) -> list[Cron]:
-    """Give the next crons that are due; those that are long overdue come with the first chunk."""
-    behind = [] if skip else await crons.due(conn, until=now - LATE, limit=min(BEHIND, chunk))
-    most = max(1, chunk - len(behind))
-    return [*behind, *await crons.due(conn, after=now - LATE, until=now + AHEAD, limit=most, skip=skip)]

@@ -249,12 +249,12 @@ class Scheduler:
             mine = {each.cron.cron_id: each for each in due}
             rooms = {cron_id: each.room for cron_id, each in mine.items()}
             of_policy = {cron_id: each.policy for cron_id, each in mine.items()}
-            rows, over = within(decided.rows, rooms)
+            rows, refused = within(decided.rows, rooms)
             rows = await without_unanswered(conn, rows, taken, of_policy)
             rows, displacing = await self._without_overlaps(conn, rows, due)
             for cron, reason in decided.given_up:
                 await alerts.pause(conn, cron, reason, waiting=Outcome.FAILED)
-            for cron, reason in (*over, *reached(rows, rooms)):
+            for cron, reason in reached(rows, rooms, refused):
                 await alerts.pause(conn, cron, reason)
             displaced.clear()
             displaced.extend(await _displace(conn, displacing))

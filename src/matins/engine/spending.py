@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -30,7 +31,7 @@ from matins.domain.crons import Cron
 from matins.domain.errors import Invalid
 from matins.domain.ids import CronId, RunId, ThreadId
 from matins.domain.policies import Policy
-from matins.domain.runs import RunStatus, StopReason
+from matins.domain.runs import Run, RunStatus, StopReason
 from matins.domain.schedules import most_a_day
 from matins.engine import alerts
 from matins.storage import crons, fires, spending, stops
@@ -56,23 +57,25 @@ def policy_of(cron: Cron) -> Policy:
         raise Invalid(str(unreadable)) from None
 
 
-async def note(
-    conn: Conn, cron_id: CronId, run_id: RunId, calls: Sequence[Call]
-) -> list[tuple[RunId, ThreadId]]:
+async def note(conn: Conn, run: Run, calls: Sequence[Call], *, number: int) -> list[tuple[RunId, ThreadId]]:
     """Put what calls of models took on record; when that used up a budget, pause the cron. Must be in a transaction.
 
+    `number`: how many calls the attempt has made with these, so that they count once, however often this is tried.
     Runs of the cron that wait are stopped with it; so are those that run, if its policy says so. Gives those that are
     to be told.
     """
-    for call in calls:
-        await spending.add(
-            conn,
-            run_id,
-            input_tokens=call.input_tokens,
-            output_tokens=call.output_tokens,
-            tokens=call.tokens,
-            usd=call.usd or 0.0,
-        )
+    if run.cron_id is None:
+        return []
+    cron_id, run_id = run.cron_id, run.run_id
+    total = spending.Calls(
+        number=len(calls),
+        input_tokens=sum(call.input_tokens for call in calls),
+        output_tokens=sum(call.output_tokens for call in calls),
+        tokens=sum(call.tokens for call in calls),
+        usd=sum(call.usd or 0.0 for call in calls),
+    )
+    if not await spending.add(conn, run.held, total, upto=number):
+        return []
     cron = await crons.get(conn, cron_id, scope=EVERYONE)
     if cron is None or not cron.policy:
         return []
@@ -90,8 +93,8 @@ async def note(
         return []
     now = (await spending.spent(conn, [spending.Question(cron_id=cron_id, since=since)]))[cron_id]
     before = Spent(
-        tokens=now.tokens - sum(call.tokens for call in calls),
-        usd=now.usd - sum(call.usd or 0.0 for call in calls),
+        tokens=now.tokens - total.tokens,
+        usd=now.usd - total.usd,
     )
     reason = used_up(policy, now)
     unpriced = next((call.model for call in calls if call.usd is None), None)
@@ -102,9 +105,8 @@ async def note(
             telemetry.log().warning(telemetry.CRON_BUDGET, cron_id=str(cron_id), reason=nearly)
             await alerts.tell(conn, cron, Kind.BUDGET_WARNING, nearly)
         return []
-    if not cron.enabled:
-        return []
-    await alerts.pause(conn, cron, reason)
+    if cron.enabled:
+        await alerts.pause(conn, cron, reason)
     return await _stop_others(conn, cron_id, run_id, stops_running=policy.on_budget == "cancel")
 
 
@@ -149,11 +151,16 @@ async def room_of(conn: Conn, cron: Cron, policy: Policy, ceilings: Ceilings) ->
     """Give how many more runs a cron may have that is to run now, whatever its schedule says."""
     now, _ = await crons.clock(conn)  # what it will use, it uses in the window of now
     asked = [(replace(cron, next_run_date=now), policy)]
-    return (await rooms(conn, asked, ceilings, by_schedule=False)).get(cron.cron_id, UNLIMITED)
+    return (await rooms(conn, asked, ceilings, now=now, by_schedule=False)).get(cron.cron_id, UNLIMITED)
 
 
 async def rooms(
-    conn: Conn, asked: Sequence[tuple[Cron, Policy]], ceilings: Ceilings, *, by_schedule: bool = True
+    conn: Conn,
+    asked: Sequence[tuple[Cron, Policy]],
+    ceilings: Ceilings,
+    *,
+    now: datetime,
+    by_schedule: bool = True,
 ) -> dict[CronId, Room]:
     """Give how many more runs each of these crons may have; one that is not in it may have any number.
 
@@ -167,7 +174,7 @@ async def rooms(
             is_often = not by_schedule or most_a_day(cron.schedule) > ceilings.runs_per_day
             since = None
             if has_budget(policy) and cron.next_run_date is not None:
-                since = window_start(policy, cron.timezone, cron.next_run_date)
+                since = window_start(policy, cron.timezone, max(cron.next_run_date, now))
         except Invalid:
             continue  # it is paused when it is due
         if is_often or since is not None or policy.max_runs is not None:

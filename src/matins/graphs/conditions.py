@@ -6,12 +6,14 @@ It is named as a graph is, but by clients: nothing outside of the project is eve
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib.util
 import inspect
 import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +37,9 @@ METHOD: Final = "condition"
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a condition may take before it counts as failed."""
+
+_THREADS: Final = ThreadPoolExecutor(8, thread_name_prefix="condition")
+"""Their own: those that hang take no thread from graphs."""
 
 _KEY: Final = "policy.condition"
 _BOOLS: Final = ("bool", "bool_")  # Python's, and what NumPy calls its own
@@ -160,6 +165,8 @@ class Conditions:
             found = variable(config, _KEY, named, of="condition")
         except ManifestError as unfit:
             raise Invalid(str(unfit).removeprefix(f"{config}: ")) from None
+        if found.path is not None and not self._is_ours(found.path):
+            raise Invalid(f"{_KEY}: {named}: is not in the project")
         if found.module is not None and not self._is_project(found.module.partition(".")[0]):
             raise Invalid(f"{_KEY}: {named}: there is no module {found.module!r} in the project")
         return found
@@ -212,7 +219,9 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
         except BaseException as raised:  # noqa: BLE001 - a wall: a future cannot hold StopIteration
             return None, raised
 
-    given, raised = await asyncio.to_thread(called)
+    given, raised = await asyncio.get_running_loop().run_in_executor(
+        _THREADS, contextvars.copy_context().run, called
+    )
     if raised is not None:
         raise raised
     return given

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import anyio
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
@@ -19,6 +20,9 @@ from matins import telemetry
 from matins.domain.runs import StopReason
 from matins.graphs.prices import Prices
 from matins.workers.protocol import Execute, Spent
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long the end of a run may wait for the prices of its calls."""
 
 
 class BudgetExceeded(RuntimeError):
@@ -86,7 +90,7 @@ class Meter(BaseCallbackHandler):
         try:
             call = _Call.of(response)
             if call.tokens == 0 or self._prices.knows(call.model):
-                self._spend(call, self._price(call))
+                self._spend(call, self._known(call))
                 return
         except Exception:  # noqa: BLE001 - a wall: what models report is as it is, and must not end a run
             telemetry.log().exception(telemetry.LOOP_FAILED, run_id=str(self._order.run_id))
@@ -96,10 +100,11 @@ class Meter(BaseCallbackHandler):
         self._loop.call_soon_threadsafe(self._price_later, call)
 
     async def settled(self) -> None:
-        """Wait until all that was counted is told."""
-        while self._unpriced:
-            self._priced.clear()
-            await self._priced.wait()
+        """Wait until all that was counted is told; but not for ever, for the threads may be the user's."""
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            while self._unpriced:
+                self._priced.clear()
+                await self._priced.wait()
 
     def _price_later(self, call: _Call) -> None:
         """Have a call priced in a thread: for the first that the table is asked about it is read."""
@@ -113,6 +118,12 @@ class Meter(BaseCallbackHandler):
             self._priced.set()
 
         pricing.add_done_callback(priced)
+
+    def _known(self, call: _Call) -> float | None:
+        try:
+            return self._price(call)
+        except Exception:  # noqa: BLE001 - a wall: what the table makes of a report; the tokens count all the same
+            return None
 
     def _price(self, call: _Call) -> float | None:
         if call.tokens == 0:

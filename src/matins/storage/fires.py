@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from asyncpg import Record
 
@@ -17,6 +18,9 @@ from matins.domain.priorities import priority_in_queue
 from matins.domain.runs import NewRun, RunStatus
 from matins.storage import sql
 from matins.storage.pool import Conn
+
+QUEUED_AT_ONCE: Final = 100
+"""How many slots that wait for their cron's previous run are found in a look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ async def waiting(conn: Conn, *, at_once: int) -> list[Waiting]:
 
     A cron that has a run in flight has none.
     """
-    found = await conn.fetch(sql.load("fires")["list_waiting"].text, at_once)
+    found = await conn.fetch(sql.load("fires")["list_waiting"].text, at_once, QUEUED_AT_ONCE)
     return [Waiting(CronId(row["cron_id"]), row["scheduled_for"], Trigger(row["trigger"])) for row in found]
 
 

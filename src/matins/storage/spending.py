@@ -8,19 +8,40 @@ from datetime import datetime
 
 from matins.domain.budgets import Spent
 from matins.domain.fires import RECENT
-from matins.domain.ids import CronId, RunId
-from matins.domain.runs import RunStatus
+from matins.domain.ids import CronId
+from matins.domain.runs import Held, RunStatus
 from matins.storage import sql
 from matins.storage.pool import Conn
 
 
-async def add(
-    conn: Conn, run_id: RunId, *, input_tokens: int, output_tokens: int, tokens: int, usd: float
-) -> None:
-    """Add a call of a model to the ledger's row of a run."""
-    await conn.execute(
-        sql.load("spending")["add_spending"].text, run_id, input_tokens, output_tokens, tokens, usd
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """What a number of calls of models took together."""
+
+    number: int
+    input_tokens: int
+    output_tokens: int
+    tokens: int
+    usd: float
+
+
+async def add(conn: Conn, held: Held, calls: Calls, *, upto: int) -> bool:
+    """Add calls of an attempt to the ledger's row of its run; False when they are in it already.
+
+    `upto`: how many the attempt has made with these.
+    """
+    found = await conn.fetchval(
+        sql.load("spending")["add_spending"].text,
+        held.run_id,
+        held.attempt,
+        upto,
+        calls.number,
+        calls.input_tokens,
+        calls.output_tokens,
+        calls.tokens,
+        calls.usd,
     )
+    return found is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +72,12 @@ async def spent(conn: Conn, asked: Sequence[Question]) -> dict[CronId, Spent]:
     }
 
 
-async def ends(conn: Conn, cron_id: CronId, *, since: datetime | None, limit: int) -> list[RunStatus]:
-    """Give how the newest runs of a cron ended, the newest first: a success, an error or a time-out."""
+async def ends(
+    conn: Conn, cron_id: CronId, *, since: datetime | None, limit: int
+) -> list[tuple[datetime, RunStatus]]:
+    """Give how the newest runs of a cron ended, by their slots, the newest first: a success, an error or a time-out."""
     found = await conn.fetch(sql.load("spending")["list_ends"].text, cron_id, since, limit)
-    return [RunStatus(row["status"]) for row in found]
+    return [(row["scheduled_for"], RunStatus(row["status"])) for row in found]
 
 
 async def mean(conn: Conn, cron_id: CronId) -> tuple[float, float] | None:

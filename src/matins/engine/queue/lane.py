@@ -57,12 +57,13 @@ CANCELLED: Final = msgspec.json.encode(
 """Source: observed as Thread.error after a cancellation."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Lane:
-    """What is kept of a run's stream, and when it has run too long."""
+    """What is kept of a run's stream, when it has run too long, and how many calls of models it has made."""
 
     log: Log
     until: float
+    calls: int = 0
 
 
 class Lanes:
@@ -210,12 +211,18 @@ class Lanes:
 
     async def _spend(self, run: Run, calls: list[Spent]) -> None:
         """Put on record what the run has spent; others of its cron may be to stop for it."""
-        if run.cron_id is None:
-            return
-        work = partial(spending.note, cron_id=run.cron_id, run_id=run.run_id, calls=calls)
-        if await self._pool.run(work):
-            self._wakes.tell_queue()
-            self._wakes.holds()
+        lane = self._held[run.held]
+        lane.calls += len(calls)
+        work = partial(spending.note, run=run, calls=calls, number=lane.calls)
+        while self._lease.is_held:  # what was spent is not forgotten for a database that is away
+            try:
+                if await self._pool.run(work):
+                    self._wakes.tell_queue()
+                    self._wakes.holds()
+                return
+            except Unavailable:
+                continue
+        raise LeaseLost(str(run.run_id))
 
     async def _try_again(self, run: Run, settled: Settled, log: Log) -> None:
         """Have the run tried again after an error that may pass; else that is its end."""

@@ -9,7 +9,10 @@ ALTER TABLE matins.cron_fire
     ADD COLUMN input_tokens  bigint NOT NULL DEFAULT 0,
     ADD COLUMN output_tokens bigint NOT NULL DEFAULT 0,
     ADD COLUMN tokens        bigint NOT NULL DEFAULT 0,
-    ADD COLUMN cost_usd      double precision NOT NULL DEFAULT 0;   -- of the calls whose price is known
+    ADD COLUMN cost_usd      double precision NOT NULL DEFAULT 0,   -- of the calls whose price is known
+    -- Which attempt's calls were added last, and how many: a transaction that is tried again adds them once.
+    ADD COLUMN counted_attempt integer NOT NULL DEFAULT 0,
+    ADD COLUMN counted_calls   integer NOT NULL DEFAULT 0;
 CREATE INDEX cron_fire_runs ON matins.cron_fire (cron_id, recorded_at) WHERE run_id IS NOT NULL;
 
 CREATE OR REPLACE FUNCTION matins.run_noted() RETURNS trigger LANGUAGE plpgsql AS $$

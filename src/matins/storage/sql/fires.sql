@@ -88,25 +88,34 @@ SELECT DISTINCT cron_id FROM matins.cron_fire
 WHERE cron_id = ANY($1::uuid[]) AND outcome = 'waiting' AND trigger = 'schedule';
 
 -- name: list_waiting :many
--- $1 how many may be caught up at once. Of each cron the oldest slot that waits, unless the cron has a run in flight.
--- A look: lock_waiting decides. Goes from cron to cron in the index, past however much waits of each, and no further
--- than there is room.
-WITH RECURSIVE oldest AS (
-    (SELECT cron_id, scheduled_for, trigger FROM matins.cron_fire WHERE outcome = 'waiting'
+-- $1 how many may be caught up at once, $2 how many to find. Of each cron the oldest slot that waits, unless the cron has
+-- a run in flight: what waits for its previous run first, whatever is caught up; then the others, as far as there is
+-- room. A look: lock_waiting decides. Goes from cron to cron in the index, past however much waits of each, and no
+-- further than there is room.
+WITH RECURSIVE queued AS (
+    SELECT DISTINCT ON (cron_id) cron_id, scheduled_for, trigger FROM matins.cron_fire
+    WHERE outcome = 'waiting' AND trigger = 'schedule' ORDER BY cron_id, scheduled_for
+), oldest AS (
+    (SELECT cron_id, scheduled_for, trigger FROM matins.cron_fire WHERE outcome = 'waiting' AND trigger <> 'schedule'
      ORDER BY cron_id, scheduled_for LIMIT 1)
     UNION ALL
     SELECT following.cron_id, following.scheduled_for, following.trigger
     FROM oldest CROSS JOIN LATERAL (
         SELECT f.cron_id, f.scheduled_for, f.trigger FROM matins.cron_fire AS f
-        WHERE f.outcome = 'waiting' AND f.cron_id > oldest.cron_id
+        WHERE f.outcome = 'waiting' AND f.trigger <> 'schedule' AND f.cron_id > oldest.cron_id
         ORDER BY f.cron_id, f.scheduled_for LIMIT 1
     ) AS following
 )
-SELECT cron_id, scheduled_for, trigger FROM oldest
-WHERE NOT EXISTS (SELECT FROM matins.run AS r WHERE r.cron_id = oldest.cron_id AND r.status IN ('pending', 'running'))
-  AND NOT EXISTS (SELECT FROM matins.cron_hold)
-LIMIT greatest(0, $1 - (SELECT count(*) FROM matins.cron_fire
-                        WHERE trigger IN ('catch_up', 'backfill') AND status IN ('pending', 'running')));
+(SELECT cron_id, scheduled_for, trigger FROM queued
+ WHERE NOT EXISTS (SELECT FROM matins.run AS r WHERE r.cron_id = queued.cron_id AND r.status IN ('pending', 'running'))
+   AND NOT EXISTS (SELECT FROM matins.cron_hold)
+ LIMIT $2)
+UNION ALL
+(SELECT cron_id, scheduled_for, trigger FROM oldest
+ WHERE NOT EXISTS (SELECT FROM matins.run AS r WHERE r.cron_id = oldest.cron_id AND r.status IN ('pending', 'running'))
+   AND NOT EXISTS (SELECT FROM matins.cron_hold)
+ LIMIT greatest(0, $1 - (SELECT count(*) FROM matins.cron_fire
+                         WHERE trigger IN ('catch_up', 'backfill') AND status IN ('pending', 'running'))));
 
 -- name: newest_fired :many
 -- $1 cron_ids. Of each the newest slot that has fired or waits for its run; what a person has triggered is no slot.
