@@ -43,7 +43,9 @@ async def due_at_once(connection: asyncpg.Connection, template: str, crons: int)
     await connection.execute("DELETE FROM public.fired")
     await connection.execute(COPIES, template, crons)
     slot = await connection.fetchval("SELECT date_trunc('second', matins.now()) + interval '5 s'")
-    await connection.execute("UPDATE matins.cron SET next_run_date = $2 WHERE cron_id <> $1", template, slot)
+    await connection.execute(
+        "UPDATE matins.cron SET next_run_date = $2, due_at = $2 WHERE cron_id <> $1", template, slot
+    )
     while await connection.fetchval("SELECT count(*) FROM public.fired") < crons:  # noqa: ASYNC110 - a row is no event
         await anyio.sleep(0.2)
     found = await connection.fetch(

@@ -71,7 +71,8 @@ class ReadingAhead:
             found += await self._pool.run(lambda conn, of=ahead: self._prepare(conn, of), transaction=False)  # type: ignore[misc]
             octets += sum(len(cron.payload) for cron in ahead)
             first = found[0].cron.due_at
-            if is_last or octets > OCTETS or (first is not None and first <= self._now()):
+            is_time = number > 0 and first is not None and first <= self._now()
+            if is_last or is_time or octets > OCTETS:
                 break
         return found
 

@@ -110,6 +110,7 @@ class Scheduler:
         self._batch = BATCH
         self._untold: Final[deque[tuple[fires.NewFire, datetime | None]]] = deque()
         self._is_firing = False
+        self._fired_at: float | None = None
         self._fired: Final = Wake()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -143,6 +144,7 @@ class Scheduler:
                 telemetry.log().exception(telemetry.SCHEDULER_FAILED)
                 self._looks.fail("an error, which is in its log")
                 zones_are_old = False  # crons with old dates are better than none
+            self._tell_of_runs(is_idle=pause_s > 0)
             if pause_s > 0 and not zones_are_old:
                 await self._wake.wait(pause_s)
 
@@ -164,11 +166,22 @@ class Scheduler:
         if not prepared:
             return HELD_SECONDS
         first = min(each.cron.due_at for each in prepared if each.cron.due_at)
+        wait_s = (first - self._clock.now()).total_seconds()
+        self._tell_of_runs(is_idle=wait_s > 0)
         # A hair longer: the database must agree that it has come.
-        await self._wake.wait(max(0.0, (first - self._clock.now()).total_seconds() + 0.001))
+        await self._wake.wait(max(0.0, wait_s + 0.001))
         instant = self._clock.now()
         due = [each for each in prepared if each.cron.due_at and each.cron.due_at <= instant]
         return await self._fire_chunks(due) if due else 0.0
+
+    def _tell_of_runs(self, *, is_idle: bool) -> None:
+        """Tell that runs wait: after their commit, for whoever was woken before it would find nothing, and sleep on.
+
+        And when no more is due, for runs that begin would hold up the slots of others; but not for long.
+        """
+        if self._fired_at and (is_idle or time.monotonic() - self._fired_at > LOOK_SECONDS):
+            self._fired_at = None
+            self._on_fired()
 
     async def _fire_chunks(self, due: list[Prepared]) -> float:
         """Fire what is due, so many in a transaction and two of these at once; give how long to pause then."""
@@ -263,9 +276,8 @@ class Scheduler:
             return taken, written
 
         taken, rows = await self._pool.run(work)
-        # After the commit: whoever was woken before it would find nothing, and sleep on.
         if any(row.run or row.outcome == "waiting" for row in rows):
-            self._on_fired()
+            self._fired_at = self._fired_at or time.monotonic()
         for each, status in displaced:
             self._on_displaced(each, status)
         self._untold.extend((row, taken.now) for row in rows)
