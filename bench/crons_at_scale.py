@@ -85,9 +85,7 @@ async def at_rest(connection: asyncpg.Connection, template: str, serving: int, c
     looks: list[float] = []
     for _ in range(200):
         began = time.perf_counter()
-        await connection.fetchrow(
-            "SELECT matins.now(), (SELECT min(next_run_date) FROM matins.cron WHERE enabled)"
-        )
+        await connection.fetchrow("SELECT matins.now(), (SELECT min(due_at) FROM matins.cron WHERE enabled)")
         looks.append(1e3 * (time.perf_counter() - began))
     busy = (after - before) / REST_SECONDS
     return [
