@@ -31,7 +31,7 @@ class Outcome(StrEnum):
     MISSED = "missed"
     SKIPPED = "skipped"
     FAILED = "failed"  # its run could not be started
-    WAITING = "waiting"  # to be caught up
+    WAITING = "waiting"  # to be caught up, or for the previous run of its cron
 
 
 class Trigger(StrEnum):

@@ -60,9 +60,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     grace_seconds: _Seconds = 86400
     overlap: Overlap | None = None
     jitter_seconds: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 0
-    min_interval_seconds: Annotated[float, msgspec.Meta(ge=0, le=90 * 86400)] = (
-        0  # as long as the ledger is kept
-    )
+    # Up to as long as the ledger is kept.
+    min_interval_seconds: Annotated[float, msgspec.Meta(ge=0, le=90 * 86400)] = 0
     condition: Annotated[str, msgspec.Meta(min_length=1, max_length=500)] | None = None
     on_condition_error: Literal["run", "skip"] = "run"
     max_runs: _Count | None = None

@@ -1,8 +1,9 @@
 """Fire crons on time.
 
-    read ahead   crons due within the next seconds, without lock or write; compute what each will need
+    read ahead   crons due within the next second, without lock or write; compute what each will need
     wait         to the instant, by this process's timer set to the database's clock
-    fire         one transaction: take the crons as they were read, write each slot's row and its run, advance them
+    fire         one transaction a batch: take the crons as they were read, write each slot's row and its run, advance
+                 them; two batches at once, and when none is left the runs are told of
 
 No leader: every node does the same, and `take` lets one of them through. A pause or an edit works up to the instant,
 because it changes the revision that `take` compares. Firing waits on no graph, model or webhook, and a cron that
