@@ -247,6 +247,10 @@ async def test_what_is_counted_by_a_key_is_what_has_it(pool: Pool) -> None:
     async with pool.connection() as conn:
         for value in ODD:
             await insert(conn, json.dumps({"key": value, "other": value}).encode())
+        await conn.execute(  # as the threads of many runs are
+            "INSERT INTO matins.thread (thread_id, metadata) SELECT gen_random_uuid(), m FROM unnest($1::jsonb[]) AS m",
+            [json.dumps({"key": value, "new": value}).encode() for value in ODD],
+        )
         changed = await insert(conn, b'{"key":"former"}')
         await threads.update(conn, changed, scope=EVERYONE, metadata=b'{"key":"latter","new":1}')
         gone = await insert(conn, b'{"key":"gone"}')
