@@ -1,7 +1,8 @@
 """Many crons on one node: 1,000 and 10,000 due at the same instant, and a million at rest.
 
 When the runs were committed after the slot is read as in `bench.crons`. At rest, the serving process's own processor
-time and memory are those of the system, and how long the next date takes to find is timed from a client.
+time and memory are those of the system, and how long the next date takes to find is timed from a client. A scheduler is
+measured by itself, too, in this process.
 
     python -m bench.crons_at_scale [crons at rest]
 """
@@ -20,7 +21,9 @@ import asyncpg
 import httpx
 
 from bench.crons import WITNESS
+from matins.storage.pool import open_pool
 from tests.support import servers
+from tests.support.engine import scheduling
 
 AT_ONCE = (1_000, 10_000)
 AT_REST = 1_000_000
@@ -95,6 +98,15 @@ async def at_rest(connection: asyncpg.Connection, template: str, serving: int, c
     ]
 
 
+async def alone(dsn: str) -> str:
+    """Have a scheduler, and what catches up, look at the same crons from this process; say what that takes."""
+    async with open_pool(dsn, size=2) as pool, scheduling(pool):
+        before = time.process_time()
+        await anyio.sleep(REST_SECONDS)
+        busy = (time.process_time() - before) / REST_SECONDS
+    return f"  a scheduler by itself: {100 * busy:.2f} % of a core"
+
+
 async def measure(server: servers.Server, template: str, crons: int) -> None:
     """Measure and print."""
     connection = await asyncpg.connect(server.database_uri)
@@ -104,6 +116,7 @@ async def measure(server: servers.Server, template: str, crons: int) -> None:
             print(await due_at_once(connection, template, number), flush=True)
         for line in await at_rest(connection, template, server.serving, crons):
             print(line, flush=True)
+        print(await alone(server.database_uri), flush=True)
     finally:
         await connection.close()
 

@@ -9,17 +9,17 @@ the crash of one takes all down: the parent then starts a successor on the same 
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 import signal
 import socket
 import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 import anyio
@@ -33,6 +33,7 @@ from matins.api.inside import Inside, private_socket, socket_path
 from matins.api.lifespan import AppFailed
 from matins.api.parts import Parts
 from matins.api.serving import Http
+from matins.child import Parent
 from matins.domain.errors import Error, Unavailable
 from matins.domain.ids import NodeId, uuid7
 from matins.engine import assistants
@@ -96,55 +97,6 @@ async def running(part: Part) -> AsyncIterator[None]:
         group.cancel_scope.cancel()
 
 
-class Parent:
-    """The process that started this one: told about our workers, and missed when it is gone."""
-
-    def __init__(self, control: socket.socket | None) -> None:
-        self._control: Final = control
-        self._workers: Final[set[int]] = set()
-
-    def worker(self, pid: int) -> None:
-        """Tell of a worker that was started; it leads a process group."""
-        self._workers.add(pid)
-        self.tell("worker", pid=pid)
-
-    def worker_gone(self, pid: int) -> None:
-        """Tell of a worker that is dead and buried."""
-        self._workers.discard(pid)
-        self.tell("worker_gone", pid=pid)
-
-    def tell(self, kind: str, **facts: object) -> None:
-        """Say something to the parent, one line of JSON."""
-        if self._control is not None:
-            try:
-                self._control.sendall(json.dumps({"kind": kind, **facts}).encode() + b"\n")
-            except OSError:
-                self._vanish()  # nobody would restart us, and a successor may want our port
-
-    async def run(self, *, task_status: TaskStatus[None]) -> None:
-        """Vanish when the parent does: its death is not ours to outlive."""
-        task_status.started()
-        if self._control is None:
-            return
-        self._control.setblocking(False)
-        while True:
-            await anyio.wait_readable(self._control)
-            try:
-                if self._control.recv(4096) == b"":
-                    self._vanish()
-            except BlockingIOError:
-                continue
-            except OSError:
-                self._vanish()
-
-    def _vanish(self) -> NoReturn:
-        """End at once, with the workers and whatever they have started."""
-        for pid in self._workers:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-        os._exit(1)
-
-
 async def serve(
     settings: Settings, *, listener: socket.socket, parent: Parent, predecessor: NodeId | None
 ) -> None:
@@ -205,7 +157,6 @@ async def serve(
             is_alone=settings.is_alone,
             retention_s=settings.stream_ttl_s,
         )
-        claimer = Claimer(pool=pool, workers=workers, lanes=lanes, lease=lease, wake=wakes.claims)
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=node_id, holds=lanes.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=lanes.holds)
         sweeper = Sweeper(pool=pool, lease=lease, config=manifest.sweeping)
@@ -240,6 +191,14 @@ async def serve(
             on_fired=wakes.tell_slots,
             on_displaced=lambda each, found: runs.make_way(each.thread_id, each.run_id, each.reason, found),
             ceilings=settings.ceilings,
+        )
+        claimer = Claimer(
+            pool=pool,
+            workers=workers,
+            lanes=lanes,
+            lease=lease,
+            wake=wakes.claims,
+            is_pressed=scheduler.is_pressed,
         )
         catching_up = CatchingUp(
             pool=pool,
@@ -293,6 +252,7 @@ async def serve(
             await stack.enter_async_context(running(reloader))
         http = Http(build(parts, custom), listener, has_websockets=custom is not None)
         await stack.enter_async_context(running(http))
+        gc.freeze()  # what lives as long as the process need not be looked through at each collection
         parent.tell("ready")
         log.info(
             telemetry.NODE_STARTED,

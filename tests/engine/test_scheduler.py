@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 
 from matins import telemetry
 from matins.domain.access import EVERYONE
+from matins.domain.assistants import Assistant
 from matins.domain.budgets import Ceilings
 from matins.domain.crons import Cron
 from matins.domain.errors import AssistantNotFound, Unavailable
@@ -55,6 +57,10 @@ async def get(pool: Pool, cron: Cron) -> Cron:
 
 async def update(pool: Pool, cron: Cron, **change: Any) -> Cron:
     return await pool.run(lambda conn: crons.update(conn, cron.cron_id, CronChange(**change), scope=EVERYONE))
+
+
+async def edit(assistant_id: AssistantId, change: assistants.AssistantChange, conn: Conn) -> Assistant:
+    return await assistants.update(conn, assistant_id, change, graphs=Graphs(), scope=EVERYONE)
 
 
 async def pass_time(pool: Pool, due: Wake, **by: float) -> None:
@@ -419,6 +425,25 @@ async def test_an_edit_between_the_look_ahead_and_the_instant_fires_nothing_stal
         await has_looked(moving, due)
         assert await fires(moving, cron) == []
         assert (await get(moving, cron)).next_run_date == edited.next_run_date
+
+
+async def test_a_run_is_called_as_its_assistant_is_at_the_instant(moving: Pool) -> None:
+    async with scheduling(moving) as due:
+        asked = assistants.AssistantRequest(graph_id="echo")
+        made = await moving.run(lambda conn: assistants.create(conn, asked, graphs=Graphs(), scope=EVERYONE))
+        while True:  # a machine that stands still for a moment may be too late with its edit
+            cron = await create_cron(moving, "0 * * * *", assistant=str(made.assistant_id))
+            assert cron.next_run_date is not None
+            left = cron.next_run_date - (await moving.run(stored.clock))[0]
+            await pass_time(moving, due, seconds=left.total_seconds() - 4)
+            await has_looked(moving, due)  # so it has been read ahead
+            change = assistants.AssistantChange(context={"said": str(cron.cron_id)})
+            edited = await moving.run(partial(edit, made.assistant_id, change))
+            await until(at_least(moving, cron, 1))
+            if edited.updated_at < cron.next_run_date:
+                break
+    kwargs = await value(moving, "SELECT kwargs FROM matins.run WHERE cron_id = $1", cron.cron_id)
+    assert json.loads(kwargs)["context"] == {"said": str(cron.cron_id)}
 
 
 async def test_a_cron_whose_assistant_is_gone_is_paused_and_the_others_fire(moving: Pool) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from matins.domain.access import EVERYONE, Scope
 from matins.domain.crons import Cron, Following
-from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
+from matins.domain.ids import AssistantId, CronId, RunId, ThreadId, uuid7
 from matins.domain.runs import NewRun
 from matins.storage import crons, fires, order, threads
 from matins.storage.crons import Filter
@@ -172,11 +172,17 @@ async def test_what_is_due_comes_in_order_and_never_what_is_off(pool: Pool) -> N
         await insert(conn, next_run_date=None)
         later = await insert(conn, next_run_date=now + timedelta(minutes=5))
         minute, ten = now + timedelta(minutes=1), now + timedelta(minutes=10)
-        assert await crons.due(conn, until=minute, limit=10) == [past, soon]
-        assert await crons.due(conn, until=ten, limit=2) == [past, soon]
-        assert await crons.due(conn, until=ten, limit=3) == [past, soon, later]
-        assert await crons.due(conn, after=now, until=ten, limit=3) == [soon, later]
+        past_is, soon_is, later_is = [
+            crons.Due(each.cron_id, each.revision, each.next_run_date, each.next_run_date)
+            for each in (past, soon, later)
+            if each.next_run_date
+        ]
+        assert await crons.due(conn, until=minute, limit=10) == [past_is, soon_is]
+        assert await crons.due(conn, until=ten, limit=2) == [past_is, soon_is]
+        assert await crons.due(conn, until=ten, limit=3) == [past_is, soon_is, later_is]
+        assert await crons.due(conn, after=now, until=ten, limit=3) == [soon_is, later_is]
         assert await crons.due(conn, after=NOW, until=NOW, limit=3) == []
+        assert await crons.get_many(conn, [later.cron_id, CronId(uuid7()), past.cron_id]) == [later, past]
         assert (await crons.clock(conn))[1] == NOW
 
 

@@ -73,6 +73,20 @@ async def test_the_first_of_a_thread_is_the_most_urgent_then_the_oldest(pool: Po
     assert await claim(pool) == []
 
 
+async def test_what_is_less_urgent_than_asked_for_is_no_head(pool: Pool) -> None:
+    async with pool.connection() as conn:
+        for_cron, for_person, for_both = [await rows.thread(conn) for _ in range(3)]
+        for thread, urgency in ((for_cron, -1), (for_person, 0), (for_both, -1), (for_both, 0)):
+            await rows.pending(conn, thread, priority=urgency)
+        crashed = await rows.thread(conn)
+        await rows.pending(conn, crashed, priority=-1)
+        await conn.execute("UPDATE matins.run SET crashes = 1 WHERE thread_id = $1", crashed)
+    urgent = await pool.run(lambda conn: queue.heads(conn, limit=10, least_priority=0))
+    assert [head.thread_id for head in urgent] == [for_person, for_both]
+    every = await pool.run(lambda conn: queue.heads(conn, limit=10))
+    assert {head.thread_id for head in every} == {for_cron, for_person, for_both, crashed}
+
+
 async def test_between_threads_the_most_urgent_then_the_oldest_goes_first(pool: Pool) -> None:
     async with pool.connection() as conn:
         made = [

@@ -203,7 +203,14 @@ async def node(
             is_alone=is_alone,
             retention_s=3600,
         )
-        claimer = Claimer(pool=pool, workers=workers, lanes=carried, lease=lease, wake=wakes.claims)
+        claimer = Claimer(
+            pool=pool,
+            workers=workers,
+            lanes=carried,
+            lease=lease,
+            wake=wakes.claims,
+            is_pressed=lambda: False,
+        )
         watch = Watch(pool=pool, hub=hub, wakes=wakes, node_id=lease.node_id, holds=carried.holds)
         following = Following(pool=pool, workers=workers, hub=hub, watch=watch, holds=carried.holds)
         runs = Runs(

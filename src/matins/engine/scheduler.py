@@ -1,6 +1,6 @@
 """Fire crons on time.
 
-    read ahead   crons due within the next second, without lock or write; compute what each will need
+    read ahead   crons due within the next seconds, without lock or write; compute what each will need
     wait         to the instant, by this process's timer set to the database's clock
     fire         one transaction a batch: take the crons as they were read, write each slot's row and its run, advance
                  them; two batches at once, and when none is left the runs are told of
@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import anyio
@@ -35,6 +35,7 @@ from matins.domain.policies import Overlap
 from matins.domain.runs import RunStatus
 from matins.domain.schedules import is_local
 from matins.engine import alerts, assistants
+from matins.engine.clock import DatabaseClock
 from matins.engine.crons import TZDATA, dated
 from matins.engine.firing import Prepared, decide
 from matins.engine.lease import Lease
@@ -60,27 +61,14 @@ HELD_SECONDS: Final = 0.02
 FAILED_SECONDS: Final = 1.0
 """The pause after a cron that may not be to blame for it failed to fire."""
 
+NEAR_SECONDS: Final = 0.5
+"""What is due no later is waited for in the look that has found it: the clock is fresh, and nothing is asked again."""
+
+HERD_SECONDS: Final = 2.0
+"""Runs of crons wait until all slots are written that are due, for they would hold these up; but not longer."""
+
 AWAY_SECONDS: Final = 0.2
 _BREATH: Final = 20  # how many lines are written before others have their turn
-
-
-class _DatabaseClock:
-    """The database's time, told by this process's steady clock between two looks."""
-
-    def __init__(self) -> None:
-        self._at = 0.0
-        self._time: datetime | None = None
-
-    def set(self, now: datetime, asked_at: float) -> None:
-        """Note the database's time; it was read at half the way there and back."""
-        self._at = (asked_at + time.monotonic()) / 2
-        self._time = now
-
-    def now(self) -> datetime:
-        """Give the database's time as far as is known here."""
-        if self._time is None:
-            raise RuntimeError("the clock was not set")
-        return self._time + timedelta(seconds=time.monotonic() - self._at)
 
 
 class Scheduler:
@@ -106,12 +94,14 @@ class Scheduler:
         self._metrics: Final = metrics
         self._on_fired: Final = on_fired
         self._on_displaced: Final = on_displaced
-        self._clock: Final = _DatabaseClock()
+        self._clock: Final = DatabaseClock()
         self._ahead: Final = ReadingAhead(pool=pool, graphs=graphs, ceilings=ceilings, now=self._clock.now)
         self._batch = BATCH
         self._untold: Final[deque[tuple[fires.NewFire, datetime | None]]] = deque()
         self._is_firing = False
-        self._fired_at: float | None = None
+        self._again_at: datetime | None = None  # when the first of those that have fired is due again
+        self._has_untold_runs = False
+        self._busy_since: float | None = None
         self._fired: Final = Wake()
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -151,6 +141,7 @@ class Scheduler:
 
     async def _look(self) -> float:
         """Read ahead, fire what is due, and give how long nothing more will be."""
+        began = time.monotonic()
 
         async def work(conn: Conn) -> tuple[datetime, datetime | None]:
             asked_at = time.monotonic()
@@ -159,29 +150,48 @@ class Scheduler:
             return now, following
 
         now, following = await self._pool.run(work, transaction=False)
-        if following is None:
-            return LOOK_SECONDS
-        if following - now > AHEAD:
-            return min(LOOK_SECONDS, (following - now - AHEAD).total_seconds())
-        prepared = await self._ahead.read(chunk=self._batch)
-        if not prepared:
+        if following is None or following - now > AHEAD:
+            self._ahead.forget()
+            return min(LOOK_SECONDS, (following - now - AHEAD).total_seconds()) if following else LOOK_SECONDS
+        ahead, are_all = await self._ahead.read(chunk=self._batch)
+        if not ahead:
             return HELD_SECONDS
-        first = min(each.cron.due_at for each in prepared if each.cron.due_at)
-        wait_s = (first - self._clock.now()).total_seconds()
-        self._tell_of_runs(is_idle=wait_s > 0)
-        # A hair longer: the database must agree that it has come.
-        await self._wake.wait(max(0.0, wait_s + 0.001))
-        instant = self._clock.now()
-        due = [each for each in prepared if each.cron.due_at and each.cron.due_at <= instant]
-        return await self._fire_chunks(due) if due else 0.0
+        return await self._fire_in_time(deque(ahead), until=began + LOOK_SECONDS, are_all=are_all)
+
+    async def _fire_in_time(self, ahead: deque[Prepared], *, until: float, are_all: bool) -> float:
+        """Fire each when it is due, for as long as the look may last; give how long nothing more will be."""
+        self._again_at = None
+        while ahead:
+            wait_s = (_due_at(ahead[0]) - self._clock.now()).total_seconds()
+            self._tell_of_runs(is_idle=wait_s > 0)
+            if wait_s > 0 and not are_all:
+                return 0.0
+            if wait_s > 0 and time.monotonic() + wait_s > until:
+                return min(LOOK_SECONDS, max(0.0, wait_s - NEAR_SECONDS))
+            # A hair longer: the database must agree that it has come.
+            was_woken = await self._wake.wait(max(0.0, wait_s + 0.001))
+            instant, due = self._clock.now(), list[Prepared]()
+            while ahead and _due_at(ahead[0]) <= instant:
+                due.append(ahead.popleft())
+            pause_s = await self._fire_chunks(due) if due else 0.0
+            is_again_due = self._again_at is not None and bool(ahead) and self._again_at <= _due_at(ahead[0])
+            if pause_s > 0 or was_woken or is_again_due or not self._lease.is_held:
+                return pause_s
+        return 0.0
+
+    def is_pressed(self) -> bool:
+        """Whether slots are being written whose time has come, and not for too long."""
+        return self._busy_since is not None and time.monotonic() - self._busy_since < HERD_SECONDS
 
     def _tell_of_runs(self, *, is_idle: bool) -> None:
-        """Tell that runs wait: after their commit, for whoever was woken before it would find nothing, and sleep on.
+        """Tell that runs wait, unless more slots are due.
 
-        And when no more is due, for runs that begin would hold up the slots of others; but not for long.
+        After their commit, for whoever was woken before it would find nothing, and sleep on.
         """
-        if self._fired_at and (is_idle or time.monotonic() - self._fired_at > LOOK_SECONDS):
-            self._fired_at = None
+        if is_idle:
+            self._busy_since = None
+        if self._has_untold_runs and not self.is_pressed():
+            self._has_untold_runs = False
             self._on_fired()
 
     async def _fire_chunks(self, due: list[Prepared]) -> float:
@@ -199,6 +209,7 @@ class Scheduler:
                     return
 
         self._is_firing = True
+        self._busy_since = self._busy_since or time.monotonic()
         try:
             async with anyio.create_task_group() as group:
                 for _ in range(min(AT_ONCE, -(-len(due) // self._batch))):
@@ -253,6 +264,8 @@ class Scheduler:
         """Fire the slots of these crons up to now, by the database's clock; give how many crons were taken."""
         displaced: list[tuple[Displacing, RunStatus]] = []
 
+        following: list[datetime] = []
+
         async def work(conn: Conn) -> tuple[fires.Taken, list[fires.NewFire]]:
             taken = await fires.take(conn, [each.cron for each in due])
             if taken.now is None:
@@ -274,11 +287,13 @@ class Scheduler:
             displaced.extend(await _displace(conn, displacing))
             written = await fires.record(conn, rows)
             await fires.advance(conn, decided.following)
+            following[:] = [each.due_at for each in decided.following.values() if each.due_at]
             return taken, written
 
         taken, rows = await self._pool.run(work)
+        self._again_at = min([*following, *([self._again_at] if self._again_at else [])], default=None)
         if any(row.run or row.outcome == "waiting" for row in rows):
-            self._fired_at = self._fired_at or time.monotonic()
+            self._has_untold_runs = True
         for each, status in displaced:
             self._on_displaced(each, status)
         self._untold.extend((row, taken.now) for row in rows)
@@ -348,6 +363,13 @@ async def _displace(conn: Conn, displacing: list[Displacing]) -> list[tuple[Disp
         if each.thread_id in held
     ]
     return [(each, status) for each, status in stopped if status is not None]
+
+
+def _due_at(each: Prepared) -> datetime:
+    """When a cron is due that was read because it is."""
+    if each.cron.due_at is None:
+        raise ValueError(f"cron {each.cron.cron_id} was read ahead and is not due")
+    return each.cron.due_at
 
 
 def _redated(cron: Cron, now: datetime) -> Cron:

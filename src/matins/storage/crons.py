@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -181,12 +182,25 @@ async def clock(conn: Conn) -> tuple[datetime, datetime | None]:
     return row["now"], row["due_at"]
 
 
-async def due(
-    conn: Conn, *, until: datetime, limit: int, after: datetime | None = None, skip: int = 0
-) -> list[Cron]:
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What tells whether a cron that is due soon is still what it was."""
+
+    cron_id: CronId
+    revision: int
+    next_run_date: datetime | None
+    due_at: datetime
+
+
+async def due(conn: Conn, *, until: datetime, limit: int, after: datetime | None = None) -> list[Due]:
     """Look, without locking, at the crons that are due later than `after` and not later than `until`, in order."""
-    found = await conn.fetch(sql.load("crons")["due_crons"].text, after, until, limit, skip)
-    return [rows.cron(row) for row in found]
+    found = await conn.fetch(sql.load("crons")["due_crons"].text, after, until, limit)
+    return [Due(*row) for row in found]
+
+
+async def get_many(conn: Conn, cron_ids: Sequence[CronId]) -> list[Cron]:
+    """Give those of the crons that are there, in the order of the ids."""
+    return [rows.cron(row) for row in await conn.fetch(sql.load("crons")["get_crons"].text, list(cron_ids))]
 
 
 async def of_other_zones(conn: Conn, tzdata: str) -> list[Cron]:

@@ -77,15 +77,17 @@ def _stop(text: str | None) -> StopReason | None:
     return StopReason(text) if text else None
 
 
-async def heads(conn: Conn, *, limit: int) -> list[Head]:
+async def heads(conn: Conn, *, limit: int, least_priority: int | None = None) -> list[Head]:
     """Give threads whose first run is due and where nothing runs, in the order of the queue, without a lock.
+
+    None whose first run has a lower priority than the least.
 
     Up to `limit` of those under which no process died, then up to `limit` of those under which one did: these start
     in few places, and must not hide the others behind them.
     """
     queries = sql.load("queue")
-    found = await conn.fetch(queries["find_heads"].text, limit)
-    found += await conn.fetch(queries["find_crashed_heads"].text, limit)
+    found = await conn.fetch(queries["find_heads"].text, limit, least_priority)
+    found += await conn.fetch(queries["find_crashed_heads"].text, limit, least_priority)
     return [Head(ThreadId(row["thread_id"]), row["crashes"]) for row in found]
 
 

@@ -6,6 +6,7 @@ lost. A lane is reserved before a run is claimed, so that nothing is claimed tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from anyio.abc import TaskStatus
@@ -31,14 +32,24 @@ SPARE: Final = 50
 
 
 class Claimer:
-    """Takes runs from the queue to the lanes of this node."""
+    """Takes runs from the queue to the lanes of this node; while the scheduler `is_pressed`, none of its priority."""
 
-    def __init__(self, *, pool: Pool, workers: Workers, lanes: Lanes, lease: Lease, wake: Wake) -> None:
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        workers: Workers,
+        lanes: Lanes,
+        lease: Lease,
+        wake: Wake,
+        is_pressed: Callable[[], bool],
+    ) -> None:
         self._pool: Final = pool
         self._workers: Final = workers
         self._lanes: Final = lanes
         self._lease: Final = lease
         self._wake: Final = wake
+        self._is_pressed: Final = is_pressed
         self.is_draining = False
 
     async def run(self, *, task_status: TaskStatus[None]) -> None:
@@ -66,7 +77,10 @@ class Claimer:
         if free == 0:
             return 0, False
         limit = min(BATCH, free) + SPARE
-        heads = await self._pool.run(lambda conn: queue.heads(conn, limit=limit), transaction=False)
+        least = 0 if self._is_pressed() else None
+        heads = await self._pool.run(
+            lambda conn: queue.heads(conn, limit=limit, least_priority=least), transaction=False
+        )
         started, is_short = 0, False
         for crashes in sorted({head.crashes for head in heads}):
             alike = [head for head in heads if head.crashes == crashes]

@@ -47,11 +47,13 @@ class Wake:
         """Raise it."""
         self._event.set()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Wait until it is raised, or for `timeout_s` seconds, and lower it."""
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until it is raised, or for `timeout_s` seconds, and lower it; whether it was raised."""
         with anyio.move_on_after(timeout_s):
             await self._event.wait()
+        was_raised = self._event.is_set()
         self._event = anyio.Event()
+        return was_raised
 
 
 class Wakes:

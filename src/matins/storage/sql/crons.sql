@@ -116,12 +116,18 @@ DELETE FROM matins.cron_hold;
 SELECT reason, since FROM matins.cron_hold;
 
 -- name: due_crons :many
--- $1 later than this or null, $2 until, $3 limit, $4 how many to skip. No lock, no write: a look. The times are parameters, and not
+-- $1 later than this or null, $2 until, $3 limit. No lock, no write: a look. The times are parameters, and not
 -- matins.now(), so that the index bounds them.
-SELECT * FROM matins.cron
+SELECT cron_id, revision, next_run_date, due_at FROM matins.cron
 WHERE enabled AND due_at > coalesce($1::timestamptz, '-infinity') AND due_at <= $2
 ORDER BY due_at, cron_id
-LIMIT $3 OFFSET $4;
+LIMIT $3;
+
+-- name: get_crons :many
+-- $1 cron_ids
+SELECT c.* FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (cron_id, place)
+JOIN matins.cron AS c USING (cron_id)
+ORDER BY place;
 
 -- name: next_due :one
 -- The database's clock, and when the next cron is due.

@@ -1,10 +1,12 @@
 -- name: find_heads :many
--- $1 limit. The due heads of the queues of threads where nothing runs: the first of a thread by priority, then by age,
--- even when it is not yet due. Without those under which a process died. No lock: claim_runs decides again.
+-- $1 limit, $2 the least priority or null. The due heads of the queues of threads where nothing runs: the first of a
+-- thread by priority, then by age, even when it is not yet due. Without those under which a process died. No lock:
+-- claim_runs decides again.
 SELECT r.thread_id, r.crashes
 FROM matins.run AS r
 WHERE r.status = 'pending'
   AND r.crashes = 0
+  AND r.priority >= coalesce($2, -32768)
   AND r.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
   AND r.run_id = (SELECT h.run_id FROM matins.run AS h
@@ -14,11 +16,12 @@ ORDER BY r.priority DESC, r.seq
 LIMIT $1;
 
 -- name: find_crashed_heads :many
--- $1 limit. As find_heads, of those under which a process died: few, so they have an index and a query of their own.
+-- $1 limit, $2 the least priority or null. As find_heads, of those under which a process died: few, so they have an index and a query of their own.
 SELECT r.thread_id, r.crashes
 FROM matins.run AS r
 WHERE r.status = 'pending'
   AND r.crashes > 0
+  AND r.priority >= coalesce($2, -32768)
   AND r.due_at <= matins.now()
   AND NOT EXISTS (SELECT FROM matins.run AS b WHERE b.thread_id = r.thread_id AND b.status = 'running')
   AND r.run_id = (SELECT h.run_id FROM matins.run AS h
