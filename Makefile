@@ -19,7 +19,7 @@ uv_plain := env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDE
 	$(bin)/uv --no-config
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills schema model lock clean
+.PHONY: help venv dev check lint types imports test test-unit test-wire docs bench kills years schema model lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,7 +69,7 @@ imports: venv ## The import contracts of pyproject.toml
 
 test: venv $(node_stamp) ## All tests: what measures time alone, then the rest three at a time
 	$(bin)/pytest $(alone)
-	$(bin)/pytest $(alone:%=--ignore %) -n 3
+	$(bin)/pytest $(alone:%=--ignore %) -n 3 --no-loadscope-reorder
 
 test-unit: venv ## The tests without input and output
 	$(bin)/pytest tests/unit
@@ -96,8 +96,11 @@ bench: venv ## Every measurement of bench/, one after another
 model: venv ## 2,000 examples of the test against the model, 1,000 races (make test: 200 of each)
 	MODEL_EXAMPLES=2000 MODEL_RACES=1000 $(bin)/pytest -s tests/model/test_model.py tests/model/test_races.py
 
-kills: venv ## 20 rounds of every kill -9, 200 streams cut at random (make test: 5, and 20)
+kills: venv ## 20 rounds of every kill -9, 200 streams cut at random (make test: 3, and 20)
 	KILL_ROUNDS=20 KILL_STREAMS=200 $(bin)/pytest tests/kills --timeout 0
+
+years: venv ## Every slot of daily crons in six zones over seven years (make test: those around clock changes)
+	CRON_YEARS=every $(bin)/pytest tests/engine/test_cron_years.py
 
 schema: venv ## schemathesis: 200 cases of every operation, and every limit of the document (make test: a few)
 	SCHEMA_EXAMPLES=200 SCHEMA_PHASES=examples,coverage,fuzzing,stateful $(bin)/pytest -rP tests/schema

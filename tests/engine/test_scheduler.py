@@ -291,11 +291,11 @@ async def test_a_slot_that_waits_runs_no_more_when_its_cron_is_off(moving: Pool,
 
 
 @pytest.mark.timeout(300)
-async def test_three_days_of_seconds_are_recorded_in_bounded_transactions_while_others_fire_on_time(
+async def test_a_day_of_seconds_is_recorded_in_bounded_transactions_while_others_fire_on_time(
     moving: Pool,
 ) -> None:
     cron = await create_cron(moving, "@every 1s")
-    await move_clock(moving, days=3)
+    await move_clock(moving, days=1)
     punctual = await create_cron(moving, "@every 1s")
     async with scheduling(moving):
 
@@ -314,7 +314,7 @@ async def test_three_days_of_seconds_are_recorded_in_bounded_transactions_while_
     )
     [row] = counted
     assert row["first"] == cron.next_run_date
-    assert row["n"] == (row["last"] - row["first"]).total_seconds() + 1 > 259_000
+    assert row["n"] == (row["last"] - row["first"]).total_seconds() + 1 > 86_000
     assert await value(
         moving, "SELECT max(n) FROM (SELECT count(*) AS n FROM matins.cron_fire GROUP BY xmin::text) AS written"
     ) <= SLOTS_AT_ONCE  # fmt: skip

@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 PROJECT: Final = Path(__file__).parent / "project" / "langgraph.json"
-ROUNDS: Final = int(os.environ.get("KILL_ROUNDS", "5"))
+ROUNDS: Final = int(os.environ.get("KILL_ROUNDS", "3"))
 CRONS: Final = 20
 QUIET_SECONDS: Final = 30.0
 LONG_SECONDS: Final = 5.0

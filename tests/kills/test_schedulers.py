@@ -22,7 +22,7 @@ from tests.support.waiting import until
 
 NODES: Final = 4
 CRONS: Final = 100
-KILLS: Final = 3 * int(os.environ.get("KILL_ROUNDS", "5"))
+KILLS: Final = 3 * int(os.environ.get("KILL_ROUNDS", "3"))
 PAUSE_SECONDS: Final = 2
 SECOND: Final = timedelta(seconds=1)
 

@@ -23,8 +23,8 @@ from matins.domain.schedules import InvalidSchedule, next_after
 
 CORPUS: Final = Path(__file__).parent / "data" / "cron_corpus.json"
 ZONES: Final = sorted({str(case["tz"]) for case in json.loads(CORPUS.read_text("utf-8"))["cases"]})
-EXPRESSIONS: Final = 2_000
-PARTS: Final = 8
+EXPRESSIONS: Final = 1_000
+PARTS: Final = 4
 
 MINUTE: Final = timedelta(minutes=1)
 DAY: Final = timedelta(days=1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import takewhile
 from typing import Final
 
 import anyio.lowlevel
@@ -54,9 +55,10 @@ class ReadingAhead:
         self._kept: dict[CronId, Prepared] = {}
 
     async def read(self, *, chunk: int) -> tuple[list[Prepared], bool]:
-        """Give crons in the order in which they are due, those that are long overdue first; and whether these are all.
+        """Give the crons that are due before the next look, in that order, those that are long overdue first.
 
-        So many are read at a time, until all are there, or the first of them is due, or a look has lasted long enough.
+        And whether all that are due within AHEAD are worked out. So many are at a time, until they all are, or the
+        first of them is due, or a look has lasted long enough.
         """
         began, now = time.monotonic(), self._now()
 
@@ -65,26 +67,26 @@ class ReadingAhead:
             return behind + await crons.due(conn, after=now - LATE, until=now + AHEAD, limit=MOST)
 
         wanted = await self._pool.run(look, transaction=False)
-        kept = await self._still_true(wanted)
-        found = dict(kept)
-        missing = [each.cron_id for each in wanted if each.cron_id not in kept]
-        octets = sum(len(each.cron.payload) for each in kept.values())
+        self._kept = await self._still_true(wanted)
+        missing = [each.cron_id for each in wanted if each.cron_id not in self._kept]
+        octets = sum(len(each.cron.payload) for each in self._kept.values())
         while missing and octets <= OCTETS:
             part, missing = missing[:chunk], missing[chunk:]
-            prepared, lasting = await self._pool.run(partial(self._prepare, part), transaction=False)
-            found |= prepared
-            kept |= lasting
-            octets += sum(len(each.cron.payload) for each in prepared.values())
-            is_due = wanted[0].due_at <= self._now()
-            if missing and (is_due or time.monotonic() - began > LOOK_SECONDS):
+            prepared = await self._pool.run(partial(self._prepare, part), transaction=False)
+            self._kept |= {each.cron.cron_id: each for each in prepared}
+            octets += sum(len(each.cron.payload) for each in prepared)
+            if wanted[0].due_at <= self._now() or time.monotonic() - began > LOOK_SECONDS:
                 break
-        self._kept = kept
-        in_order = [
-            found[each.cron_id]
-            for each in wanted
-            if each.cron_id in found and _is_same(found[each.cron_id].cron, each)
+        soon = self._now() + timedelta(seconds=LOOK_SECONDS)
+        near = [
+            kept
+            for each in takewhile(
+                lambda each: each.due_at <= soon and each.cron_id not in missing[:1], wanted
+            )
+            if (kept := self._kept.get(each.cron_id)) is not None and _is_same(kept.cron, each)
         ]
-        return in_order, not missing or octets > OCTETS
+        near = await self._pool.run(lambda conn: self._limited(conn, near), transaction=False)
+        return near, not missing or octets > OCTETS
 
     def forget(self) -> None:
         """Keep nothing: no cron will be due for a while."""
@@ -117,36 +119,29 @@ class ReadingAhead:
                 found[assistant_id] = f"its assistant {assistant_id} does not exist"
         return found
 
-    async def _prepare(
-        self, ids: list[CronId], conn: Conn
-    ) -> tuple[dict[CronId, Prepared], dict[CronId, Prepared]]:
-        """Find what each cron's slots need: its assistant, its payload, what it may spend, its last slot.
-
-        And which of them hang on nothing but the cron and its assistant.
-        """
+    async def _prepare(self, ids: list[CronId], conn: Conn) -> list[Prepared]:
+        """Work out what each cron will write, from the cron and its assistant."""
         ahead = await crons.get_many(conn, ids)
         found = await self._assistants(conn, {cron.assistant_id for cron in ahead})
         prepared: list[Prepared] = []
         for at in range(0, len(ahead), _BREATH):
             prepared += [prepare(cron, found[cron.assistant_id]) for cron in ahead[at : at + _BREATH]]
             await anyio.lowlevel.checkpoint()
-        sound = [each for each in prepared if each.trouble is None]
-        left = await spending.rooms(
-            conn, [(each.cron, each.policy) for each in sound], self._ceilings, now=self._now()
-        )
-        spaced = {each.cron.cron_id for each in prepared if each.policy.min_interval_seconds}
-        last = await fires.newest_fired(conn, list(spaced)) if spaced else {}
-        lasting = {
-            cron_id: each
-            for each in sound
-            if (cron_id := each.cron.cron_id) not in left and cron_id not in spaced
-        }
-        limited = {
-            cron_id: replace(each, room=left.get(cron_id, UNLIMITED), last_fired=last.get(cron_id))
-            for each in prepared
-            if (cron_id := each.cron.cron_id) not in lasting
-        }
-        return lasting | limited, lasting
+        return prepared
+
+    async def _limited(self, conn: Conn, near: list[Prepared]) -> list[Prepared]:
+        """Give them with what each may still spend, and its last slot, where that counts: as it is now."""
+        sound = [(each.cron, each.policy) for each in near if each.trouble is None]
+        limited = [each for each in sound if spending.is_limited(*each, self._ceilings)]
+        left = await spending.rooms(conn, limited, self._ceilings, now=self._now()) if limited else {}
+        spaced = [cron.cron_id for cron, policy in sound if policy.min_interval_seconds]
+        last = await fires.newest_fired(conn, spaced) if spaced else {}
+        return [
+            replace(each, room=left.get(cron_id, UNLIMITED), last_fired=last.get(cron_id))
+            if (cron_id := each.cron.cron_id) in left or cron_id in last
+            else each
+            for each in near
+        ]
 
 
 def _is_same(cron: Cron, due: crons.Due) -> bool:

@@ -153,28 +153,34 @@ class Scheduler:
         if following is None or following - now > AHEAD:
             self._ahead.forget()
             return min(LOOK_SECONDS, (following - now - AHEAD).total_seconds()) if following else LOOK_SECONDS
-        ahead, are_all = await self._ahead.read(chunk=self._batch)
-        if not ahead:
-            return HELD_SECONDS
-        return await self._fire_in_time(deque(ahead), until=began + LOOK_SECONDS, are_all=are_all)
+        near, are_all_ready = await self._ahead.read(chunk=self._batch)
+        wait_s = (following - self._clock.now()).total_seconds()
+        if near:
+            return await self._fire_in_time(deque(near), until=began + LOOK_SECONDS, is_free=are_all_ready)
+        if not are_all_ready:
+            return 0.0
+        return min(LOOK_SECONDS, wait_s - NEAR_SECONDS) if wait_s > LOOK_SECONDS else HELD_SECONDS
 
-    async def _fire_in_time(self, ahead: deque[Prepared], *, until: float, are_all: bool) -> float:
-        """Fire each when it is due, for as long as the look may last; give how long nothing more will be."""
+    async def _fire_in_time(self, near: deque[Prepared], *, until: float, is_free: bool) -> float:
+        """Fire each when it is due, for as long as the look may last; give how long nothing more will be.
+
+        One who is not free has something better to do than to wait.
+        """
         self._again_at = None
-        while ahead:
-            wait_s = (_due_at(ahead[0]) - self._clock.now()).total_seconds()
+        while near:
+            wait_s = (_due_at(near[0]) - self._clock.now()).total_seconds()
             self._tell_of_runs(is_idle=wait_s > 0)
-            if wait_s > 0 and not are_all:
+            if wait_s > 0 and not is_free:
                 return 0.0
             if wait_s > 0 and time.monotonic() + wait_s > until:
-                return min(LOOK_SECONDS, max(0.0, wait_s - NEAR_SECONDS))
+                return max(0.0, wait_s - NEAR_SECONDS)
             # A hair longer: the database must agree that it has come.
             was_woken = await self._wake.wait(max(0.0, wait_s + 0.001))
             instant, due = self._clock.now(), list[Prepared]()
-            while ahead and _due_at(ahead[0]) <= instant:
-                due.append(ahead.popleft())
+            while near and _due_at(near[0]) <= instant:
+                due.append(near.popleft())
             pause_s = await self._fire_chunks(due) if due else 0.0
-            is_again_due = self._again_at is not None and bool(ahead) and self._again_at <= _due_at(ahead[0])
+            is_again_due = self._again_at is not None and bool(near) and self._again_at <= _due_at(near[0])
             if pause_s > 0 or was_woken or is_again_due or not self._lease.is_held:
                 return pause_s
         return 0.0
