@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,12 +14,15 @@ from uuid import UUID
 
 import anyio
 import psycopg
+import pytest
 
 from matins.domain.crons import Cron
 from matins.storage.pool import open_pool
 from tests.support import databases, servers
 from tests.support.engine import create_cron
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a server in /proc")
 
 NODES: Final = 4
 CRONS: Final = 100

@@ -157,6 +157,7 @@ class Scheduler:
         wait_s = (following - self._clock.now()).total_seconds()
         if near:
             return await self._fire_in_time(deque(near), until=began + LOOK_SECONDS, is_free=are_all_ready)
+        self._tell_of_runs(is_idle=wait_s > 0)
         if not are_all_ready:
             return 0.0
         return min(LOOK_SECONDS, wait_s - NEAR_SECONDS) if wait_s > LOOK_SECONDS else HELD_SECONDS
