@@ -77,12 +77,11 @@ class ReadingAhead:
             octets += sum(len(each.cron.payload) for each in prepared)
             if wanted[0].due_at <= self._now() or time.monotonic() - began > LOOK_SECONDS:
                 break
+        first_missing = missing[0] if missing else None
         soon = self._now() + timedelta(seconds=LOOK_SECONDS)
         near = [
             kept
-            for each in takewhile(
-                lambda each: each.due_at <= soon and each.cron_id not in missing[:1], wanted
-            )
+            for each in takewhile(lambda each: each.due_at <= soon and each.cron_id != first_missing, wanted)
             if (kept := self._kept.get(each.cron_id)) is not None and _is_same(kept.cron, each)
         ]
         near = await self._pool.run(lambda conn: self._limited(conn, near), transaction=False)
@@ -132,8 +131,7 @@ class ReadingAhead:
     async def _limited(self, conn: Conn, near: list[Prepared]) -> list[Prepared]:
         """Give them with what each may still spend, and its last slot, where that counts: as it is now."""
         sound = [(each.cron, each.policy) for each in near if each.trouble is None]
-        limited = [each for each in sound if spending.is_limited(*each, self._ceilings)]
-        left = await spending.rooms(conn, limited, self._ceilings, now=self._now()) if limited else {}
+        left = await spending.rooms(conn, sound, self._ceilings, now=self._now())
         spaced = [cron.cron_id for cron, policy in sound if policy.min_interval_seconds]
         last = await fires.newest_fired(conn, spaced) if spaced else {}
         return [

@@ -156,22 +156,22 @@ class Scheduler:
         near, are_all_ready = await self._ahead.read(chunk=self._batch)
         wait_s = (following - self._clock.now()).total_seconds()
         if near:
-            return await self._fire_in_time(deque(near), until=began + LOOK_SECONDS, is_free=are_all_ready)
+            return await self._fire_in_time(deque(near), until=began + LOOK_SECONDS, may_wait=are_all_ready)
         self._tell_of_runs(is_idle=wait_s > 0)
         if not are_all_ready:
             return 0.0
         return min(LOOK_SECONDS, wait_s - NEAR_SECONDS) if wait_s > LOOK_SECONDS else HELD_SECONDS
 
-    async def _fire_in_time(self, near: deque[Prepared], *, until: float, is_free: bool) -> float:
+    async def _fire_in_time(self, near: deque[Prepared], *, until: float, may_wait: bool) -> float:
         """Fire each when it is due, for as long as the look may last; give how long nothing more will be.
 
-        One who is not free has something better to do than to wait.
+        Unless it `may_wait`, there is more to be worked out meanwhile.
         """
         self._again_at = None
         while near:
             wait_s = (_due_at(near[0]) - self._clock.now()).total_seconds()
             self._tell_of_runs(is_idle=wait_s > 0)
-            if wait_s > 0 and not is_free:
+            if wait_s > 0 and not may_wait:
                 return 0.0
             if wait_s > 0 and time.monotonic() + wait_s > until:
                 return max(0.0, wait_s - NEAR_SECONDS)

@@ -154,16 +154,6 @@ async def room_of(conn: Conn, cron: Cron, policy: Policy, ceilings: Ceilings) ->
     return (await rooms(conn, asked, ceilings, now=now, by_schedule=False)).get(cron.cron_id, UNLIMITED)
 
 
-def is_limited(cron: Cron, policy: Policy, ceilings: Ceilings) -> bool:
-    """Whether there is a limit that slots of the cron may reach."""
-    if policy.max_runs is not None or has_budget(policy):
-        return True
-    try:
-        return most_a_day(cron.schedule) > ceilings.runs_per_day
-    except Invalid:
-        return False  # it is paused when it is due
-
-
 async def rooms(
     conn: Conn,
     asked: Sequence[tuple[Cron, Policy]],

@@ -32,7 +32,7 @@ SPARE: Final = 50
 
 
 class Claimer:
-    """Takes runs from the queue to the lanes of this node; while the scheduler `is_pressed`, none of its priority."""
+    """Takes runs from the queue to the lanes of this node; while the scheduler `is_pressed`, none of a cron's."""
 
     def __init__(
         self,

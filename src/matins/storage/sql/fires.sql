@@ -30,7 +30,7 @@ WHERE c.cron_id = planned.cron_id;
 -- name: insert_fires :many
 -- $1 cron_ids, $2 slots, $3 outcomes, $4 reasons, $5 triggers, $6 run_ids, $7 thread_ids, $8 assistant_ids, $9 owners.
 -- A slot that has a row already gets no second one. Its cron is taken, so nobody else writes one meanwhile; asking first
--- is a third cheaper than ON CONFLICT.
+-- is cheaper than ON CONFLICT, which inserts in two steps.
 INSERT INTO matins.cron_fire (cron_id, scheduled_for, outcome, reason, trigger, run_id, thread_id, assistant_id, owner,
                               status)
 SELECT f.*, CASE WHEN f.run_id IS NOT NULL THEN 'pending' END

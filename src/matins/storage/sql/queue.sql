@@ -16,7 +16,8 @@ ORDER BY r.priority DESC, r.seq
 LIMIT $1;
 
 -- name: find_crashed_heads :many
--- $1 limit, $2 the least priority or null. As find_heads, of those under which a process died: few, so they have an index and a query of their own.
+-- $1 limit, $2 the least priority or null. As find_heads, of those under which a process died: few, so
+-- they have an index and a query of their own.
 SELECT r.thread_id, r.crashes
 FROM matins.run AS r
 WHERE r.status = 'pending'
