@@ -11,7 +11,7 @@ from matins.domain.access import EVERYONE, Scope
 from matins.domain.crons import Cron, Following
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId, uuid7
 from matins.domain.runs import NewRun
-from matins.storage import crons, fires, order, threads
+from matins.storage import crons, firing, order, threads
 from matins.storage.crons import Filter
 from matins.storage.pool import Conn, Pool
 from tests.support import rows
@@ -38,7 +38,7 @@ async def insert(conn: Conn, **facts: Any) -> Cron:
     return inserted
 
 
-def fire_of(of: Cron, slot: datetime) -> fires.NewFire:
+def fire_of(of: Cron, slot: datetime) -> firing.NewFire:
     run = NewRun(
         run_id=RunId(uuid4()),
         thread_id=of.thread_id or ThreadId(uuid4()),
@@ -48,7 +48,7 @@ def fire_of(of: Cron, slot: datetime) -> fires.NewFire:
         cron_id=of.cron_id,
         scheduled_for=slot,
     )
-    return fires.NewFire(of, slot, "fired", run=run, whose=b'{"graph_id":"g"}', config=b'{"tags":["t"]}')
+    return firing.NewFire(of, slot, "fired", run=run, whose=b'{"graph_id":"g"}', config=b'{"tags":["t"]}')
 
 
 async def test_a_cron_is_stored_as_it_was_given(pool: Pool) -> None:
@@ -195,14 +195,14 @@ async def test_only_a_cron_that_is_as_it_was_read_is_taken(pool: Pool) -> None:
         await crons.pause(conn, paused, "because")
         advanced = await insert(conn)
         later = NOW + timedelta(minutes=1)
-        await fires.advance(conn, {advanced.cron_id: Following(later, later)})
+        await firing.advance(conn, {advanced.cron_id: Following(later, later)})
         early = await insert(conn, next_run_date=datetime(2999, 1, 1, tzinfo=UTC))
         gone = cron()
-        taken = await fires.take(conn, [due, edited, paused, advanced, early, gone])
+        taken = await firing.take(conn, [due, edited, paused, advanced, early, gone])
         assert taken.cron_ids == {due.cron_id}
         assert taken.now is not None
         assert taken.now.utcoffset() is not None
-        assert await fires.take(conn, [early]) == fires.Taken(frozenset(), None)
+        assert await firing.take(conn, [early]) == firing.Taken(frozenset(), None)
 
 
 async def test_taking_waits_for_nobody(pool: Pool) -> None:
@@ -217,10 +217,10 @@ async def test_taking_waits_for_nobody(pool: Pool) -> None:
         await crons.lock(holder, held.cron_id, scope=EVERYONE)
         await threads.lock(holder, thread, scope=EVERYONE)
         async with pool.transaction() as conn:
-            taken = await fires.take(conn, [held, on_held_thread, free])
+            taken = await firing.take(conn, [held, on_held_thread, free])
         assert taken.cron_ids == {free.cron_id}
     async with pool.transaction() as conn:
-        assert len((await fires.take(conn, [held, on_held_thread, free])).cron_ids) == 3
+        assert len((await firing.take(conn, [held, on_held_thread, free])).cron_ids) == 3
 
 
 async def test_a_fire_starts_its_run_on_its_thread_or_on_a_fresh_one(pool: Pool) -> None:
@@ -228,7 +228,7 @@ async def test_a_fire_starts_its_run_on_its_thread_or_on_a_fresh_one(pool: Pool)
         thread = await rows.thread(conn)
         on_thread, without = await insert(conn, thread_id=thread), await insert(conn, owner="ada")
         both = [fire_of(on_thread, NOW), fire_of(without, NOW)]
-        assert await fires.record(conn, both) == both
+        assert await firing.record(conn, both) == both
         found = await conn.fetch(
             "SELECT r.thread_id, r.status, r.priority, r.owner, t.status AS thread, t.owner AS thread_owner,"
             " t.metadata, t.config FROM matins.run r JOIN matins.thread t USING (thread_id) JOIN matins.cron_fire f"
@@ -249,10 +249,10 @@ async def test_a_slot_on_record_starts_nothing_again(pool: Pool) -> None:
             fire_of(made, NOW),
             fire_of(made, NOW + timedelta(seconds=1)),
         )
-        assert await fires.record(conn, [first]) == [first]
-        assert await fires.record(conn, [again, other]) == [other]
-        missed = fires.NewFire(made, NOW, "missed", reason="late")
-        assert await fires.record(conn, [missed]) == []
+        assert await firing.record(conn, [first]) == [first]
+        assert await firing.record(conn, [again, other]) == [other]
+        missed = firing.NewFire(made, NOW, "missed", reason="late")
+        assert await firing.record(conn, [missed]) == []
         assert await conn.fetchval("SELECT count(*) FROM matins.cron_fire") == 2
         assert await conn.fetchval("SELECT count(*) FROM matins.run") == 2
 
@@ -260,7 +260,7 @@ async def test_a_slot_on_record_starts_nothing_again(pool: Pool) -> None:
 async def test_a_deleted_cron_leaves_its_ledger_and_its_runs(pool: Pool) -> None:
     async with pool.transaction() as conn:
         made = await insert(conn)
-        await fires.record(conn, [fire_of(made, NOW)])
+        await firing.record(conn, [fire_of(made, NOW)])
         assert await crons.delete(conn, made.cron_id, scope=EVERYONE)
         assert not await crons.delete(conn, made.cron_id, scope=EVERYONE)
         assert await conn.fetchval("SELECT count(*) FROM matins.cron_fire") == 1

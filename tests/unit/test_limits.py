@@ -11,7 +11,7 @@ from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
 from matins.domain.policies import Policy
 from matins.domain.runs import NewRun
 from matins.engine.limits import reached, within
-from matins.storage.fires import NewFire
+from matins.storage.firing import NewFire
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -11,7 +11,8 @@ from matins.domain.crons import Cron
 from matins.domain.ids import AssistantId, CronId, RunId, ThreadId
 from matins.domain.runs import NewRun, RunStatus, StopReason
 from matins.engine.overlaps import QUEUED, Displacing, UnderWay, without_overlaps
-from matins.storage.fires import InFlight, NewFire
+from matins.storage.fires import InFlight
+from matins.storage.firing import NewFire
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 THREAD = ThreadId(uuid4())

@@ -24,7 +24,7 @@ from matins.engine.lease import Lease
 from matins.engine.metrics import Metrics
 from matins.engine.questions import UNANSWERED, is_unanswered
 from matins.engine.streams.wake import Wake
-from matins.storage import crons, fires
+from matins.storage import crons, fires, firing
 from matins.storage.pool import Conn, Pool
 
 AT_ONCE: Final = 10
@@ -88,12 +88,12 @@ class CatchingUp:
                 await self._pool.run(lambda conn, of=each.cron_id, why=reason: _fail(conn, of, why))  # type: ignore[misc]
         return started
 
-    async def _start(self, conn: Conn, waiting: fires.Waiting) -> fires.NewFire | None:
+    async def _start(self, conn: Conn, waiting: fires.Waiting) -> firing.NewFire | None:
         """Start the run of a slot that waits; None when it goes on waiting, or will not run any more."""
         cron_id, slot = waiting.cron_id, waiting.slot
         cron, held = await crons.get(conn, cron_id, scope=EVERYONE), {}
         if cron is not None and cron.thread_id is not None:
-            held = await fires.take_threads(conn, [cron.thread_id])
+            held = await firing.take_threads(conn, [cron.thread_id])
             if not held:
                 return None
         cron = await crons.lock(conn, cron_id, scope=EVERYONE)
@@ -124,7 +124,7 @@ class CatchingUp:
             await fires.give_up(conn, cron_id, UNANSWERED, outcome=Outcome.SKIPPED, slot=slot)
             return None
         fire = fired(prepared, slot, waiting.trigger)
-        await fires.start(conn, fire)
+        await firing.start(conn, fire)
         if left.is_final and left.runs <= 1:
             await alerts.pause(conn, cron, left.reason)
         return fire

@@ -24,7 +24,7 @@ from matins.domain.ids import CronId, RunId, ThreadId, uuid7
 from matins.domain.policies import Overlap, Policy
 from matins.domain.runs import NewRun
 from matins.engine.requests import RunRequest, kwargs_of, metadata_of
-from matins.storage import fires
+from matins.storage import firing
 
 SLOTS_AT_ONCE: Final = 500
 """How many slots are decided in one transaction: a long downtime is recorded in several."""
@@ -34,7 +34,7 @@ SLOTS_AT_ONCE: Final = 500
 class _Foreseen:
     """What firing a cron on time will write, worked out before the instant."""
 
-    fire: fires.NewFire
+    fire: firing.NewFire
     due_at: datetime
     following: Following
 
@@ -68,7 +68,7 @@ class Prepared:
 class Decided:
     """What one transaction writes: rows of the ledger, following dates, and crons to pause, each with its reason."""
 
-    rows: list[fires.NewFire]
+    rows: list[firing.NewFire]
     following: dict[CronId, Following]
     given_up: list[tuple[Cron, str]]
 
@@ -125,7 +125,7 @@ def decide(due: list[Prepared], now: datetime, *, hold: str | None = None) -> De
             decided.rows.extend(_spaced(each, [fire_of(each, slot) for slot in planned.slots]))
         else:
             decided.rows.extend(
-                fires.NewFire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots
+                firing.NewFire(cron, slot.at, "failed", reason=trouble) for slot in planned.slots
             )
         if trouble is None or (following.due_at is not None and following.due_at <= now):
             decided.following[cron.cron_id] = following
@@ -136,7 +136,7 @@ def decide(due: list[Prepared], now: datetime, *, hold: str | None = None) -> De
     return decided
 
 
-def _spaced(each: Prepared, rows: list[fires.NewFire]) -> list[fires.NewFire]:
+def _spaced(each: Prepared, rows: list[firing.NewFire]) -> list[firing.NewFire]:
     """Give a cron's rows, oldest first, as its policy has them that may want time between two slots that fire."""
     least = timedelta(seconds=each.policy.min_interval_seconds)
     if not least:
@@ -154,10 +154,10 @@ def _spaced(each: Prepared, rows: list[fires.NewFire]) -> list[fires.NewFire]:
     return spaced
 
 
-def _held(row: fires.NewFire, hold: str) -> fires.NewFire:
+def _held(row: firing.NewFire, hold: str) -> firing.NewFire:
     if row.run is None:
         return row
-    return fires.NewFire(
+    return firing.NewFire(
         row.cron, row.slot, "skipped", reason=f"all crons are paused: {hold}", trigger=row.trigger
     )
 
@@ -182,16 +182,16 @@ def _planned(each: Prepared, now: datetime, limit: int) -> Plan:
     )
 
 
-def fire_of(each: Prepared, slot: Slot) -> fires.NewFire:
+def fire_of(each: Prepared, slot: Slot) -> firing.NewFire:
     """Give the row of a slot and, when it fires now, its run."""
     if not slot.fires or each.assistant is None or each.payload is None:
-        return fires.NewFire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
+        return firing.NewFire(each.cron, slot.at, "missed", reason="nobody was there to fire it in time")
     if slot.trigger == Trigger.CATCH_UP:
-        return fires.NewFire(each.cron, slot.at, "waiting", reason="to be caught up", trigger=slot.trigger)
+        return firing.NewFire(each.cron, slot.at, "waiting", reason="to be caught up", trigger=slot.trigger)
     return fired(each, slot.at, Trigger(slot.trigger))
 
 
-def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
+def fired(each: Prepared, at: datetime, trigger: Trigger) -> firing.NewFire:
     """Give the row of a slot that fires, and its run. The cron was prepared without trouble."""
     if each.assistant is None or each.payload is None:
         raise ValueError(each.trouble)
@@ -220,7 +220,7 @@ def fired(each: Prepared, at: datetime, trigger: Trigger) -> fires.NewFire:
         kwargs = msgspec.structs.replace(kwargs, policy=given, next_slot=_next_slot(cron, at, trigger))
     if forks and cron.thread_id is not None:
         kwargs = msgspec.structs.replace(kwargs, forked_from=cron.thread_id)
-    return fires.NewFire(
+    return firing.NewFire(
         cron,
         at,
         "fired",

@@ -17,7 +17,7 @@ import msgspec
 from matins.domain.access import EVERYONE
 from matins.domain.ids import RunId, ThreadId, uuid7
 from matins.domain.runs import NewRun, Run, RunKwargs, RunStatus
-from matins.storage import fires, queue, threads
+from matins.storage import firing, queue, threads
 from matins.storage.pool import Conn
 
 _KEPT: Final = ("content", "id", "name", "response_metadata", "usage_metadata")
@@ -72,7 +72,7 @@ async def _post(conn: Conn, run: Run, thread_id: ThreadId, message: dict[str, An
         posts=True,
     )
     whose = {"graph_id": worked.graph_id, "assistant_id": str(run.assistant_id)}
-    await fires.post(
+    await firing.post(
         conn,
         NewRun(
             run_id=RunId(uuid7()),

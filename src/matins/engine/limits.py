@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from matins.domain.budgets import Room
 from matins.domain.crons import Cron
 from matins.domain.ids import CronId
-from matins.storage import fires
+from matins.storage import firing
 
 
 def within(
-    rows: Iterable[fires.NewFire], rooms: Mapping[CronId, Room]
-) -> tuple[list[fires.NewFire], frozenset[CronId]]:
+    rows: Iterable[firing.NewFire], rooms: Mapping[CronId, Room]
+) -> tuple[list[firing.NewFire], frozenset[CronId]]:
     """Give the rows as they are to be written, and the crons of which a slot was refused.
 
     Slots that wait are not counted: they are held to the limits when their turn comes.
     """
     runs: Counter[CronId] = Counter()
-    written: list[fires.NewFire] = []
+    written: list[firing.NewFire] = []
     refused: set[CronId] = set()
     for row in rows:
         cron_id, found = row.cron.cron_id, row
@@ -31,14 +31,14 @@ def within(
             runs[cron_id] += 1
             if runs[cron_id] > rooms[cron_id].runs:
                 reason = rooms[cron_id].reason
-                found = fires.NewFire(row.cron, row.slot, "skipped", reason=reason, trigger=row.trigger)
+                found = firing.NewFire(row.cron, row.slot, "skipped", reason=reason, trigger=row.trigger)
                 refused.add(cron_id)
         written.append(found)
     return written, frozenset(refused)
 
 
 def reached(
-    rows: Sequence[fires.NewFire], rooms: Mapping[CronId, Room], refused: frozenset[CronId]
+    rows: Sequence[firing.NewFire], rooms: Mapping[CronId, Room], refused: frozenset[CronId]
 ) -> list[tuple[Cron, str]]:
     """Give the crons to pause, each with the reason: nothing is left, and a slot was refused or none can follow.
 

@@ -24,7 +24,7 @@ from matins import telemetry
 from matins.domain.errors import Unavailable
 from matins.domain.fires import Fire, Outcome, Trigger
 from matins.engine.looks import Looks
-from matins.storage import fires, gauges
+from matins.storage import firing, gauges
 from matins.storage.pool import Conn, Pool
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -63,7 +63,7 @@ class Metrics:
             registry=self._counted,
         )
 
-    def recorded(self, row: fires.NewFire, at: datetime | None = None) -> None:
+    def recorded(self, row: firing.NewFire, at: datetime | None = None) -> None:
         """Tell of a row that was committed; `at`: when it was recorded, where that says how late it was."""
         late_s = None if at is None else (at - row.slot - row.cron.delay).total_seconds()
         self._fires.labels(row.outcome, row.trigger).inc()

@@ -17,7 +17,7 @@ from typing import Final
 from matins.domain.ids import CronId, RunId, ThreadId
 from matins.domain.policies import Overlap
 from matins.domain.runs import RunStatus, StopReason
-from matins.storage import fires
+from matins.storage import fires, firing
 
 QUEUED: Final = "waits for its previous run"
 
@@ -44,12 +44,12 @@ class Displacing:
 
 
 def without_overlaps(
-    rows: Iterable[fires.NewFire], overlaps: Mapping[CronId, Overlap], under_way: UnderWay
-) -> tuple[list[fires.NewFire], list[Displacing]]:
+    rows: Iterable[firing.NewFire], overlaps: Mapping[CronId, Overlap], under_way: UnderWay
+) -> tuple[list[firing.NewFire], list[Displacing]]:
     """Give the rows as they are to be written, and the runs to stop before that."""
     mine = defaultdict(list, {cron_id: list(runs) for cron_id, runs in under_way.of_cron.items()})
     busy, waiting = set(under_way.busy), set(under_way.waiting)
-    written: list[fires.NewFire] = []
+    written: list[firing.NewFire] = []
     displaced: list[Displacing] = []
     place: dict[RunId, int] = {}
     for row in rows:

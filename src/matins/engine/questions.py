@@ -19,15 +19,15 @@ from matins.domain.crons import Cron
 from matins.domain.fires import Outcome
 from matins.domain.ids import CronId, ThreadId
 from matins.domain.policies import Answer, Policy
-from matins.storage import crons, fires
+from matins.storage import crons, fires, firing
 from matins.storage.pool import Conn
 
 UNANSWERED: Final = "its thread waits for an answer"
 
 
 async def without_unanswered(
-    conn: Conn, rows: list[fires.NewFire], taken: fires.Taken, policies: Mapping[CronId, Policy]
-) -> list[fires.NewFire]:
+    conn: Conn, rows: list[firing.NewFire], taken: firing.Taken, policies: Mapping[CronId, Policy]
+) -> list[firing.NewFire]:
     """Give the rows as they are to be written. The caller has taken the crons and their threads."""
     asking = {row.cron.cron_id: row.cron for row in rows if row.run and row.cron.thread_id in taken.asked}
     if not asking or taken.now is None:
@@ -36,14 +36,14 @@ async def without_unanswered(
         cron_id: await _has_skipped(conn, cron, taken.asked, policies[cron_id])
         for cron_id, cron in asking.items()
     }
-    written: list[fires.NewFire] = []
+    written: list[firing.NewFire] = []
     for row in rows:
         cron_id, thread_id, found = row.cron.cron_id, row.cron.thread_id, row
         if row.run is not None and thread_id is not None and thread_id in taken.asked:
             age = taken.now - taken.asked[thread_id]
             if _is_skipped(policies[cron_id], age=age, was_skipped=was_skipped[cron_id]):
                 was_skipped[cron_id] = True
-                found = fires.NewFire(row.cron, row.slot, "skipped", reason=UNANSWERED, trigger=row.trigger)
+                found = firing.NewFire(row.cron, row.slot, "skipped", reason=UNANSWERED, trigger=row.trigger)
         written.append(found)
     return written
 

@@ -34,7 +34,7 @@ from matins.domain.policies import Policy
 from matins.domain.runs import Run, RunStatus, StopReason
 from matins.domain.schedules import most_a_day
 from matins.engine import alerts
-from matins.storage import crons, fires, spending, stops
+from matins.storage import crons, fires, firing, spending, stops
 from matins.storage.pool import Conn
 from matins.workers.protocol import Spent as Call
 
@@ -121,7 +121,7 @@ async def _stop_others(
     ]
     if not others:
         return []
-    held = await fires.take_threads(conn, list({each.thread_id for each in others}))
+    held = await firing.take_threads(conn, list({each.thread_id for each in others}))
     for each in others:
         if each.thread_id in held:
             await stops.stop(conn, each.run_id, StopReason.INTERRUPT)

@@ -12,7 +12,7 @@ from matins.domain.ids import CronId, RunId
 from matins.engine import alerts, assistants, spending
 from matins.engine.firing import fired, prepare
 from matins.engine.questions import UNANSWERED, is_unanswered
-from matins.storage import crons, fires, threads
+from matins.storage import crons, fires, firing, threads
 from matins.storage.pool import Conn
 
 
@@ -37,7 +37,7 @@ async def trigger(
     cron, asked = await crons.get(conn, cron_id, scope=scope), {}
     if cron is not None and cron.thread_id is not None:
         await threads.lock(conn, cron.thread_id, scope=EVERYONE)  # first, as whoever deletes it does
-        asked = await fires.take_threads(conn, [cron.thread_id])
+        asked = await firing.take_threads(conn, [cron.thread_id])
     cron = await crons.lock(conn, cron_id, scope=scope)
     if cron is None:
         raise CronNotFound(cron_id)
@@ -59,7 +59,7 @@ async def trigger(
         fire = replace(fire, run=replace(fire.run, run_id=run_id))
     if prepared.overlap == "skip" and await _is_busy(conn, fire):
         raise ThreadBusy
-    await fires.record(conn, [fire])
+    await firing.record(conn, [fire])
     if left.is_final and left.runs <= 1:
         await alerts.pause(conn, cron, left.reason)
     made = await fires.get_of_run(conn, run_id)
@@ -68,7 +68,7 @@ async def trigger(
     return made
 
 
-async def _is_busy(conn: Conn, fire: fires.NewFire) -> bool:
+async def _is_busy(conn: Conn, fire: firing.NewFire) -> bool:
     if await fires.in_flight(conn, [fire.cron.cron_id]):
         return True
     return fire.run is not None and bool(await fires.busy_threads(conn, [fire.run.thread_id]))

@@ -1,131 +1,24 @@
-"""The ledger: take due crons, record what became of their slots with the runs they started, advance them; read it."""
+"""The ledger: what became of each slot. Rows are added by firing; here they are read, changed and trimmed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from asyncpg import Record
 
 from matins.domain.access import Scope
-from matins.domain.crons import Cron, Following
-from matins.domain.dates import DONE
+from matins.domain.crons import Cron
 from matins.domain.fires import OUTPUT_LENGTH, RECENT, RETENTION, Figures, Fire, Outcome, Trigger
 from matins.domain.ids import CronId, RunId, ThreadId
-from matins.domain.priorities import priority_in_queue
-from matins.domain.runs import NewRun, RunStatus
+from matins.domain.runs import RunStatus
 from matins.storage import sql
 from matins.storage.pool import Conn
 
 QUEUED_AT_ONCE: Final = 100
 """How many slots that wait for their cron's previous run are found in a look."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewFire:
-    """One row of the ledger: what became of a slot. `run` is there exactly when `outcome` is `fired`.
-
-    As JSON, `whose`: what the thread of a cron on a thread is to say of the run; `config`: what the run is called with.
-    """
-
-    cron: Cron
-    slot: datetime
-    outcome: str
-    reason: str | None = None
-    trigger: str = "schedule"
-    run: NewRun | None = None
-    whose: bytes = b"{}"
-    config: bytes = b"{}"
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Crons whose rows and whose threads' rows are locked, and the database's time after that.
-
-    `hold`: why all crons of the server are held, if they are. `asked`: threads that wait for an answer, and since when.
-    """
-
-    cron_ids: frozenset[CronId]
-    now: datetime | None
-    hold: str | None = None
-    asked: Mapping[ThreadId, datetime] = field(default_factory=dict)
-
-
-async def take(conn: Conn, planned: list[Cron]) -> Taken:
-    """Lock those of the planned crons that are still as they were read and due, and their threads.
-
-    Waits for nobody: a cron that another node fires, or whose thread is held just now, is not taken this time.
-    """
-    found = await conn.fetch(
-        sql.load("fires")["take_crons"].text,
-        [cron.cron_id for cron in planned],
-        [cron.next_run_date for cron in planned],
-        [cron.revision for cron in planned],
-    )
-    wanted = {row["thread_id"] for row in found} - {None}
-    held = await take_threads(conn, list(wanted)) if wanted else {}
-    free = {*held, None}
-    taken = [row for row in found if row["thread_id"] in free]
-    return Taken(
-        frozenset(row["cron_id"] for row in taken),
-        max((row["now"] for row in taken), default=None),
-        taken[0]["hold"] if taken else None,
-        {thread_id: asked_at for thread_id, asked_at in held.items() if asked_at is not None},
-    )
-
-
-async def advance(conn: Conn, following: dict[CronId, Following]) -> None:
-    """Move taken crons to what follows; those that are done are switched off. The caller holds the rows."""
-    await conn.execute(
-        sql.load("fires")["advance_crons"].text,
-        list(following),
-        [each.date for each in following.values()],
-        [each.due_at for each in following.values()],
-        [each.is_done for each in following.values()],
-        DONE,
-    )
-
-
-async def record(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
-    """Write fires and their runs in the transaction that advances the crons; give them as they were written.
-
-    A slot that is on record already gets neither a second row nor a run. A run whose thread is not its cron's gets a
-    fresh one. The caller has taken the crons.
-    """
-    inserted = await conn.fetch(
-        sql.load("fires")["insert_fires"].text,
-        [fire.cron.cron_id for fire in planned],
-        [fire.slot for fire in planned],
-        [fire.outcome for fire in planned],
-        [fire.reason for fire in planned],
-        [fire.trigger for fire in planned],
-        [fire.run.run_id if fire.run else None for fire in planned],
-        [fire.run.thread_id if fire.run else fire.cron.thread_id for fire in planned],
-        [fire.cron.assistant_id for fire in planned],
-        [fire.cron.owner for fire in planned],
-    )
-    new = {(row["cron_id"], row["scheduled_for"]) for row in inserted}
-    written = [fire for fire in planned if (fire.cron.cron_id, fire.slot) in new]
-    fired = [(fire, fire.run) for fire in written if fire.run]
-    if fired:
-        await _insert_runs(conn, fired)
-    return written
-
-
-async def start(conn: Conn, fire: NewFire) -> None:
-    """Start the run of a slot that waited to be caught up. The caller holds its row, and its cron's and thread's."""
-    assert fire.run is not None  # noqa: S101 - the caller made it
-    await conn.execute(
-        sql.load("fires")["start_fire"].text,
-        fire.cron.cron_id,
-        fire.slot,
-        fire.run.run_id,
-        fire.run.thread_id,
-        fire.run.assistant_id,
-    )
-    await _insert_runs(conn, [(fire, fire.run)])
 
 
 async def give_up(
@@ -215,66 +108,6 @@ async def busy_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> frozenset[
     """Give those of the threads that have a run in flight. The caller holds their rows."""
     found = await conn.fetch(sql.load("runs")["busy_threads"].text, list(thread_ids))
     return frozenset(ThreadId(row["thread_id"]) for row in found)
-
-
-async def take_threads(conn: Conn, thread_ids: Sequence[ThreadId]) -> dict[ThreadId, datetime | None]:
-    """Lock those of the threads that nobody else holds; since when each waits for an answer, or None."""
-    found = await conn.fetch(sql.load("fires")["take_threads"].text, list(thread_ids))
-    return {ThreadId(row["thread_id"]): row["asked_at"] for row in found}
-
-
-async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
-    fresh = [(fire, run) for fire, run in fired if fire.cron.thread_id != run.thread_id]
-    if fresh:
-        await conn.execute(
-            sql.load("fires")["insert_fired_threads"].text,
-            [run.thread_id for _, run in fresh],
-            [fire.cron.owner for fire, _ in fresh],
-            [run.metadata for _, run in fresh],
-            [fire.config for fire, _ in fresh],
-            [fire.cron.priority for fire, _ in fresh],
-        )
-    kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id == run.thread_id}
-    if kept:
-        await conn.execute(
-            sql.load("fires")["occupy_fired_threads"].text,
-            list(kept),
-            [fire.whose for fire in kept.values()],
-            [fire.config for fire in kept.values()],
-            [fire.cron.priority for fire in kept.values()],
-        )
-    await conn.execute(
-        sql.load("fires")["insert_fired_runs"].text,
-        [run.run_id for _, run in fired],
-        [run.thread_id for _, run in fired],
-        [run.assistant_id for _, run in fired],
-        [fire.cron.owner for fire, _ in fired],
-        [run.creator for _, run in fired],
-        [run.cron_id for _, run in fired],
-        [run.scheduled_for for _, run in fired],
-        [run.metadata for _, run in fired],
-        [run.kwargs for _, run in fired],
-        [run.multitask_strategy for _, run in fired],
-        [run.temporary for _, run in fired],
-        priority_in_queue(1),
-    )
-
-
-async def post(conn: Conn, run: NewRun) -> None:
-    """Insert a run that takes to a thread what was said on a copy of it: after all that waits there.
-
-    It is the thread's owner's, and counts as no fire. The caller holds the thread's row.
-    """
-    await conn.execute(
-        sql.load("fires")["insert_posting"].text,
-        run.run_id,
-        run.thread_id,
-        run.assistant_id,
-        run.metadata,
-        run.kwargs,
-        run.creator,
-        priority_in_queue(1),
-    )
 
 
 async def skip(conn: Conn, run_id: RunId, reason: str) -> None:
