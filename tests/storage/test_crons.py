@@ -257,6 +257,39 @@ async def test_a_slot_on_record_starts_nothing_again(pool: Pool) -> None:
         assert await conn.fetchval("SELECT count(*) FROM matins.run") == 2
 
 
+async def test_the_thread_of_a_fire_is_counted_before_it_has_tags_and_when_it_has(pool: Pool) -> None:
+    wanted = threads.Filter(metadata=b'{"graph_id": "g"}')
+
+    async def counted(conn: Conn) -> tuple[int, int, int]:
+        """The threads that are counted, those of at most two, and the rows of tags."""
+        return (
+            await threads.count(conn, wanted, scope=EVERYONE),
+            await threads.count(conn, wanted, scope=EVERYONE, limit=2),
+            await conn.fetchval("SELECT count(*) FROM matins.thread_tag"),
+        )
+
+    async with pool.transaction() as conn:
+        await conn.execute(
+            "INSERT INTO matins.thread (thread_id, metadata) VALUES (gen_random_uuid(), $1)", wanted.metadata
+        )
+        made = await insert(conn)
+        planned = [fire_of(made, NOW + timedelta(seconds=second)) for second in range(4)]
+        runs = [replace(fire.run, metadata=b'{"graph_id": "g", "n": 1}') for fire in planned if fire.run]
+        await firing.record(conn, [replace(fire, run=run) for fire, run in zip(planned, runs, strict=True)])
+        assert await counted(conn) == (5, 2, 1)
+        # Its run ends; its metadata is changed; it goes with its run; something else of it is written.
+        await conn.execute("UPDATE matins.thread SET status = 'idle' WHERE thread_id = $1", runs[0].thread_id)
+        assert await counted(conn) == (5, 2, 3)
+        await threads.update(conn, runs[1].thread_id, scope=EVERYONE, metadata=b'{"graph_id": "h"}')
+        assert await counted(conn) == (4, 2, 5)
+        await threads.delete(conn, [runs[2].thread_id], scope=EVERYONE)
+        assert await counted(conn) == (3, 2, 5)
+        await conn.execute("UPDATE matins.thread SET event_seq = 1 WHERE thread_id = $1", runs[3].thread_id)
+        assert await counted(conn) == (3, 2, 5)
+        await threads.delete(conn, [run.thread_id for run in runs], scope=EVERYONE)
+        assert await counted(conn) == (1, 1, 1)
+
+
 async def test_a_deleted_cron_leaves_its_ledger_and_its_runs(pool: Pool) -> None:
     async with pool.transaction() as conn:
         made = await insert(conn)

@@ -3,7 +3,7 @@
     read ahead   crons due within the next seconds, without lock or write; compute what each will need
     wait         to the instant, by this process's timer set to the database's clock
     fire         one transaction a batch: take the crons as they were read, write each slot's row and its run, advance
-                 them; two batches at once, and when none is left the runs are told of
+                 them; some batches at once, and when none is left the runs are told of
 
 No leader: every node does the same, and `take` lets one of them through. A pause or an edit works up to the instant,
 because it changes the revision that `take` compares. Firing waits on no graph, model or webhook, and a cron that
@@ -53,8 +53,8 @@ from matins.storage.pool import Conn, Pool
 BATCH: Final = 500
 """How many crons are taken in one transaction; halved each time that the database does not answer."""
 
-AT_ONCE: Final = 2
-"""How many of these transactions are under way at once: one is worked out while the database writes the other."""
+AT_ONCE: Final = 3
+"""How many of these transactions are under way at once: one is worked out while the database writes the others."""
 
 HELD_SECONDS: Final = 0.02
 """The pause when what is due is held by somebody else just now."""
@@ -203,7 +203,7 @@ class Scheduler:
             self._on_fired()
 
     async def _fire_chunks(self, due: list[Prepared]) -> float:
-        """Fire what is due, so many in a transaction and two of these at once; give how long to pause then."""
+        """Fire what is due, so many in a transaction and some of these at once; give how long to pause then."""
         chunks = iter([due[at : at + self._batch] for at in range(0, len(due), self._batch)])
         pauses: list[float] = []
         away: list[Unavailable] = []

@@ -20,7 +20,7 @@ _FIRE: Final = (
     *("cron_id", "scheduled_for", "owner", "outcome", "reason", "trigger", "run_id", "thread_id"),
     *("assistant_id", "status"),
 )
-_THREAD: Final = ("thread_id", "owner", "status", "metadata", "config", "priority")
+_THREAD: Final = ("thread_id", "owner", "status", "is_tagged", "metadata", "config", "priority")
 _RUN: Final = (
     *("run_id", "thread_id", "assistant_id", "cron_id", "scheduled_for", "owner", "multitask_strategy"),
     *("temporary", "creator", "metadata", "kwargs", "priority"),
@@ -208,5 +208,5 @@ def _lines(fire: NewFire) -> _Lines:
     )
     if run.thread_id == cron.thread_id:
         return _Lines(recorded, started)
-    thread = fields(run.thread_id, cron.owner, "busy") + jsonb(run.metadata) + json(fire.config)
+    thread = fields(run.thread_id, cron.owner, "busy", False) + jsonb(run.metadata) + json(fire.config)
     return _Lines(recorded, started, thread + smallint(cron.priority))

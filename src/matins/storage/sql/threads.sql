@@ -95,9 +95,13 @@ SELECT count(*) FROM (
 ) AS matching;
 
 -- name: count_threads_tagged :one
--- $1 metadata of one key with a plain value, $2 the most to count or null
+-- $1 metadata of one key with a plain value, $2 the most to count or null. OFFSET 0: the few without tags are looked at,
+-- not all that match.
 SELECT count(*) FROM (
-    SELECT 1 FROM matins.thread_tag WHERE tag = (SELECT matins.tags($1)) LIMIT $2
+    SELECT 1 FROM matins.thread_tag WHERE tag = (SELECT matins.tags($1))
+    UNION ALL
+    SELECT 1 FROM (SELECT metadata FROM matins.thread WHERE NOT is_tagged OFFSET 0) AS fresh WHERE metadata @> $1
+    LIMIT $2
 ) AS matching;
 
 -- name: update_thread :one
