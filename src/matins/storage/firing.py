@@ -27,7 +27,7 @@ _RUN: Final = (
 )
 
 
-class _Lines(NamedTuple):
+class _Rows(NamedTuple):
     """The rows of a slot as COPY takes them; that of its run without the last column, its priority."""
 
     fire: bytes
@@ -50,11 +50,11 @@ class NewFire:
     run: NewRun | None = None
     whose: bytes = b"{}"
     config: bytes = b"{}"
-    lines: _Lines = field(init=False, repr=False, compare=False)
+    rows: _Rows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Make the lines now: a cron on time is worked out before its instant, and written at it."""
-        object.__setattr__(self, "lines", _lines(self))
+        """Make its rows now: a cron on time is worked out before its instant, and written at it."""
+        object.__setattr__(self, "rows", _rows(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ async def record(conn: Conn, planned: list[NewFire]) -> list[NewFire]:
     on_record = {(row["cron_id"], row["scheduled_for"]) for row in old}
     written = [fire for fire in planned if (fire.cron.cron_id, fire.slot) not in on_record]
     if written:
-        await copy(conn, "cron_fire", _FIRE, [fire.lines.fire for fire in written])
+        await copy(conn, "cron_fire", _FIRE, [fire.rows.fire for fire in written])
     await _insert_runs(conn, [(fire, fire.run) for fire in written if fire.run])
     return written
 
@@ -169,7 +169,7 @@ async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
     if not fired:
         return
     priorities = {run.thread_id: fire.cron.priority for fire, run in fired}
-    fresh = [fire.lines.thread for fire, _ in fired if fire.lines.thread]
+    fresh = [fire.rows.thread for fire, _ in fired if fire.rows.thread]
     if fresh:
         await copy(conn, "thread", _THREAD, fresh)
     kept = {run.thread_id: fire for fire, run in fired if fire.cron.thread_id == run.thread_id}
@@ -186,11 +186,11 @@ async def _insert_runs(conn: Conn, fired: list[tuple[NewFire, NewRun]]) -> None:
         conn,
         "run",
         _RUN,
-        [fire.lines.run + smallint(priority_in_queue(priorities[run.thread_id]) - 1) for fire, run in fired],
+        [fire.rows.run + smallint(priority_in_queue(priorities[run.thread_id]) - 1) for fire, run in fired],
     )
 
 
-def _lines(fire: NewFire) -> _Lines:
+def _rows(fire: NewFire) -> _Rows:
     cron, run = fire.cron, fire.run
     recorded = fields(
         *(cron.cron_id, fire.slot, cron.owner, fire.outcome, fire.reason, fire.trigger),
@@ -198,7 +198,7 @@ def _lines(fire: NewFire) -> _Lines:
         "pending" if run else None,
     )
     if run is None:
-        return _Lines(recorded)
+        return _Rows(recorded)
     started = (
         fields(run.run_id, run.thread_id, run.assistant_id, run.cron_id, run.scheduled_for, cron.owner)
         + fields(run.multitask_strategy, run.temporary)
@@ -207,6 +207,6 @@ def _lines(fire: NewFire) -> _Lines:
         + json(run.kwargs)
     )
     if run.thread_id == cron.thread_id:
-        return _Lines(recorded, started)
+        return _Rows(recorded, started)
     thread = fields(run.thread_id, cron.owner, "busy", False) + jsonb(run.metadata) + json(fire.config)
-    return _Lines(recorded, started, thread + smallint(cron.priority))
+    return _Rows(recorded, started, thread + smallint(cron.priority))
